@@ -21,6 +21,9 @@ cdef enum:
     NAME_MAX = 64           # company, stream, model id
     RANGES_MAX = 256        # remembered ranges of missing sequences of one epoch
     GAPS_MAX = 16           # remembered gap events of one stream
+    DETAIL_MAX = 256        # bytes of a sentence
+    SHARDS = 64
+    CHILDREN_MAX = 24
     COUNTERS = 64           # of one process
     BUCKETS = 2432          # of one histogram: 64 linear ones, then 37 octaves of 64
     STAGES = 8              # histograms of one process
@@ -141,6 +144,22 @@ cdef struct window_entry:               # writer: the worker that has the key's 
     double log_q[HORIZONS]              # state behind q
 
 
+cdef struct report_slot:                # writer: ingress. A message that became no answer: claimed names only.
+    uint64_t epoch
+    uint64_t sequence
+    uint16_t reason
+    uint16_t company_bytes
+    uint16_t stream_bytes
+    uint16_t detail_bytes
+    uint16_t correlation_bytes
+    uint8_t verified
+    uint8_t _free
+    char company[NAME_MAX]
+    char stream[NAME_MAX]
+    char detail[DETAIL_MAX]
+    char correlation[DETAIL_MAX]
+
+
 # -- ingress's tables and its record ---------------------------------------------------------------
 
 cdef struct input_record:               # writer: ingress. The commit point. Texts, decisions, raw bytes follow.
@@ -251,13 +270,26 @@ cdef struct child_row:                  # writer: the child, but for `seat` and 
     uint64_t hand_model                 # version + 1; 0: none
     uint64_t bus_nats                   # BUS_STATE_*
     uint64_t bus_local
-    uint64_t ready
+    uint64_t ready                      # 1: loaded and warm, or connected and listening
     uint64_t counters[COUNTERS]
     uint64_t failures[64]               # of each version, in this worker
     uint64_t successes[64]
     uint64_t seat                       # supervisor: worker index + 1; 0: stand by
     uint64_t order                      # supervisor: ORDER_*
     uint64_t _free[4]
+
+cdef struct supervisor_board:           # writer: supervisor
+    uint64_t state                      # ENGINE_*
+    uint64_t epoch                      # Unix nanoseconds of the engine's start; of its own messages too
+    int64_t started_ns                  # CLOCK_MONOTONIC
+    uint64_t tick_ns                    # CLOCK_MONOTONIC of the last tick
+    uint64_t shards[SHARDS]             # index of the worker that has each
+    uint64_t lives[CHILDREN_MAX]        # LIFE_* of each child row
+    uint64_t starts[CHILDREN_MAX]       # how often each was started
+
+cdef struct ingress_board:              # writer: ingress
+    uint64_t applied                    # position of the last input whose slots and tables are complete
+    uint64_t drained                    # 1: no more input is taken and none waits
 
 cdef struct version_row:                # writer: supervisor
     uint64_t breaker                    # BREAKER_*

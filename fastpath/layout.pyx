@@ -21,6 +21,9 @@ symbol_max = SYMBOL_MAX
 name_max = NAME_MAX
 ranges_max = RANGES_MAX
 gaps_max = GAPS_MAX
+detail_max = DETAIL_MAX
+shards = SHARDS
+children_max = CHILDREN_MAX
 counters = COUNTERS
 buckets = BUCKETS
 stages = STAGES
@@ -77,6 +80,7 @@ def _slot(dtype):
 
 cdef request_slot _request_slot
 cdef answer_slot _answer_slot
+cdef report_slot _report_slot
 cdef window_entry _window_entry
 cdef input_record _input_record
 cdef vector_decision _vector_decision
@@ -84,6 +88,8 @@ cdef stream_state _stream_state
 cdef stream_row _stream_row
 cdef key_row _key_row
 cdef child_row _child_row
+cdef supervisor_board _supervisor_board
+cdef ingress_board _ingress_board
 cdef version_row _version_row
 cdef padded_word _padded_word
 cdef ring_cursors _ring_cursors
@@ -93,6 +99,7 @@ cdef histogram_row _histogram_row
 
 request_slot_dtype = _slot(_dtype("request_slot", <request_slot[:1]> &_request_slot))
 answer_slot_dtype = _slot(_dtype("answer_slot", <answer_slot[:1]> &_answer_slot))
+report_slot_dtype = _slot(_dtype("report_slot", <report_slot[:1]> &_report_slot))
 window_entry_dtype = _dtype("window_entry", <window_entry[:1]> &_window_entry)
 input_record_dtype = _dtype("input_record", <input_record[:1]> &_input_record)
 vector_decision_dtype = _dtype("vector_decision", <vector_decision[:1]> &_vector_decision)
@@ -100,6 +107,8 @@ stream_state_dtype = _dtype("stream_state", <stream_state[:1]> &_stream_state)
 stream_row_dtype = _dtype("stream_row", <stream_row[:1]> &_stream_row)
 key_row_dtype = _dtype("key_row", <key_row[:1]> &_key_row)
 child_row_dtype = _dtype("child_row", <child_row[:1]> &_child_row)
+supervisor_board_dtype = _dtype("supervisor_board", <supervisor_board[:1]> &_supervisor_board)
+ingress_board_dtype = _dtype("ingress_board", <ingress_board[:1]> &_ingress_board)
 version_row_dtype = _dtype("version_row", <version_row[:1]> &_version_row)
 padded_word_dtype = _dtype("padded_word", <padded_word[:1]> &_padded_word)
 ring_cursors_dtype = _dtype("ring_cursors", <ring_cursors[:1]> &_ring_cursors)

@@ -1,0 +1,57 @@
+"""Every bound and derived size, once.
+
+A number that a person may choose is a setting; what stands here follows from the settings or from
+the rules of the rings. Relations that must hold are checked at import, with the reason beside them.
+"""
+
+from fastpath import layout
+
+# -- processes -------------------------------------------------------------------------------------
+WORKERS_MAX = 16
+FIXED_CHILDREN = 3  # ingress, egress, control
+CHILDREN_MAX = layout.children_max  # the fixed ones, a process for each worker, one warm spare
+
+TICK_MS = 10  # of the supervisor
+TICK_LATE_MS = 200  # a tick of its own that comes later voids its round: the host was asleep, not the children
+LOADING_LIMIT_MS = 120_000  # models, kernels, warm-up
+PULSE_LIMIT_MS = 1_000  # between two pulses of a loop
+IN_MODEL_LIMIT_MS = 500  # one model, one microbatch
+PULSE_EVERY_MS = 100  # how often an idle loop pulses
+REAP_LIMIT_MS = 2_000  # after SIGKILL; beyond, a process hangs in the kernel
+RESTART_BUDGET = 5  # self-inflicted deaths ...
+RESTART_WINDOW_S = 60  # ... within this
+RESTART_YOUNG_S = 5  # ... each this soon after its start
+NAME_WAIT_S = 2.0  # how long a start waits for an engine of the same name to go
+
+# -- the way of a vector ---------------------------------------------------------------------------
+SHARDS = layout.shards
+STEPS_SPARE = 15  # a microbatch takes no more steps of a key than its window has to spare
+UNRELEASED_BATCHES = 2  # the next input enters a requests ring below this many microbatches of unreleased slots
+INPUTS_IN_FLIGHT_MAX = 1 << 16  # verdict words; a power of two
+INPUT_RECORD_HEAD_MAX = 16 << 10  # of a record: its struct, texts and decisions, without the raw bytes
+REJECTION_SLOTS = 1024  # ring of reports about messages that became no answer
+DETAIL_BYTES_MAX = layout.detail_max  # of a rejection's sentence
+TRACE_BYTES_MAX = 512  # of a traceparent and of a tracestate that is copied; longer ones are left out
+CORRELATION_ID_BYTES_MAX = layout.detail_max
+EPOCH_AHEAD_MAX_NS = 60_000_000_000  # an epoch further in the future is out of range
+EVENT_AHEAD_MAX_NS = 60_000_000_000  # an event time further after its envelope's timestamp is, too
+HOLE_STEPS_MAX = 5  # a longer hole is one masked step
+CROSSED_MAX_BP = 5.0  # a bid further above its ask is out of range
+PRICE_MAX = 1e12
+FIRST_STEP = layout.history_max  # of a key's first vector: room for a full price history before it
+
+# -- egress ----------------------------------------------------------------------------------------
+NATS_PING_S = 0.2
+NATS_PINGS_MISSED_MAX = 2
+NATS_RETRY_S = 0.25
+LOCAL_READER_BYTES_MAX = 8 << 20  # unsent bytes after which a reader that does not read is cut off
+LOCAL_FRAME_SPARE = 64 << 10  # frames may be this much larger than a message: an envelope around it
+
+# -- versions --------------------------------------------------------------------------------------
+VERSIONS_MAX = 64
+FEATURE_NAMES_MAX = 1024
+FEATURE_NAME_BYTES = 48
+
+assert FIXED_CHILDREN + WORKERS_MAX + 1 <= CHILDREN_MAX, "each worker and the spare need a row of their own"
+assert INPUTS_IN_FLIGHT_MAX & (INPUTS_IN_FLIGHT_MAX - 1) == 0, "positions are masked into verdict words"
+assert layout.history_max + 1 + STEPS_SPARE <= layout.window, "a repeated slot must find every minute it saw first"
