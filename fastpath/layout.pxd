@@ -134,14 +134,16 @@ cdef struct window_entry:               # writer: the worker that has the key's 
     int64_t minute
     double mid
     double spread                       # NaN: unknown
-    double indicators[INDICATORS]       # as given; NaN: left out
+    double move                         # bp, from the entry before this one
     double sigma                        # bp a square root of a minute, from the entries before this one
-    double predicted[HORIZONS]          # last predicted price of this minute; NaN: none
-    double q[HORIZONS]                  # interval multipliers in force in this minute
+    double trend                        # robust slope of those, in standard deviations of a walk without one
+    double indicators[INDICATORS]       # of the entries before this one; NaN: none
+    double predicted[HORIZONS]          # by this minute's last vector; NaN: that one had no prediction
+    double log_q[HORIZONS]              # what outcomes added to the log of the interval multipliers
+    float half[HORIZONS]                # half width of the intervals around `predicted`, before any widening
     float row[FEATURES]                 # features of this minute, final once it closed
-    uint32_t span                       # minutes since the entry's predecessor that was not masked
+    uint32_t span                       # minutes since the entry's predecessor that was not masked; 0: has none
     uint32_t masked                     # 1: an empty minute, mid repeated
-    double log_q[HORIZONS]              # state behind q
 
 
 cdef struct report_slot:                # writer: ingress. A message that became no answer: claimed names only.
