@@ -10,6 +10,7 @@ import argparse
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from difflib import get_close_matches
 
 COMMANDS = {
@@ -38,11 +39,11 @@ def main(arguments: list[str]) -> int:
     return _status(command.main, parser.parse_args(arguments[1:]), name)
 
 
-def _status(command, arguments: argparse.Namespace, name: str) -> int:  # type: ignore[no-untyped-def]
+def _status(command: Callable[[argparse.Namespace], int], arguments: argparse.Namespace, name: str) -> int:
     from engine.errors import TickpathError
 
     try:
-        return int(command(arguments))
+        return command(arguments)
     except TickpathError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
