@@ -157,7 +157,7 @@ class Tape:
 @dataclass(frozen=True)
 class Auth:
     algorithms: tuple[str, ...] = knob(
-        ("EdDSA",), "of tokens; a token cannot choose others", choices=("EdDSA", "HS256", "RS256", "PS256", "ES256")
+        ("EdDSA",), "of tokens; a token cannot choose others", choices=("EdDSA", "HS256", "RS256", "ES256")
     )
     jwks_file: str = knob("", "public keys, a JSON Web Key Set; set one of jwks_file, jwks_url, hs256_secret_file")
     jwks_url: str = knob("", "public keys over HTTPS", rule=_schemes("https", "http"))
