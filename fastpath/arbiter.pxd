@@ -1,0 +1,26 @@
+# Sequence tracking of a stream. The rules are in arbiter.pyx.
+
+from libc.stdint cimport int64_t, uint64_t
+
+from fastpath.layout cimport epoch_state, stream_row, stream_state
+
+cdef enum:                              # what an input, or a heartbeat, is to its stream
+    ARRIVAL_FIRST = 1                   # of a stream without state
+    ARRIVAL_NEXT = 2
+    ARRIVAL_AFTER_GAP = 3               # those before it are missing
+    ARRIVAL_NEW_EPOCH = 4
+    ARRIVAL_LATE = 5                    # was missing
+    ARRIVAL_LATE_PREVIOUS = 6           # of the epoch before, and had not come
+    ARRIVAL_DUPLICATE = 7
+    ARRIVAL_STALE = 8                   # of an epoch older than those that are remembered
+
+cdef struct verdict:
+    int arrival
+    uint64_t missing                    # sequences just before it
+
+cdef verdict judge(const stream_state *state, uint64_t epoch, uint64_t sequence) noexcept nogil
+cdef verdict judge_heartbeat(const stream_state *state, uint64_t epoch, uint64_t sequence) noexcept nogil
+cdef void follow(
+    stream_state *states, stream_row *row,
+    uint64_t position, uint64_t epoch, uint64_t sequence, int64_t minute, bint heartbeat,
+) noexcept nogil
