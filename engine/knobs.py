@@ -67,7 +67,7 @@ def read_toml(path: str) -> tuple[dict[str, Any], list[str]]:
 def read(
     kind: type[Section], document: Mapping[str, Any], origin: str, environ: Mapping[str, str]
 ) -> tuple[Section, list[str]]:
-    """Environment over document over defaults. A value with a problem is left at its default."""
+    """Environment over document over defaults. A value that is not allowed is left at its default."""
     problems: list[str] = []
     known: set[str] = set()
     section = _section(kind, document, "", origin, environ, problems, known)
@@ -111,10 +111,11 @@ def _section(
         else:
             continue
         problem, value = _checked(raw, hint, each.metadata["knob"], each.default)
+        if not problem:
+            values[each.name] = value
+            problem = private(value) if each.metadata["knob"].secret and value else ""
         if problem:
             problems.append(f"{place} = {_shown(raw)}: {problem}")
-        else:
-            values[each.name] = value
     return kind(**values)
 
 
@@ -144,9 +145,7 @@ def _checked(raw: Any, hint: Any, knob: Knob, default: Any) -> tuple[str, Any]:
         return ("", tuple(raw)) if all(_fits(each, inner, knob) for each in raw) else (expected, None)
     if raw == "" and default == "":
         return "", raw
-    if not _fits(raw, hint, knob):
-        return expected, None
-    return (private(raw) if knob.secret else ""), raw
+    return ("", raw) if _fits(raw, hint, knob) else (expected, None)
 
 
 def _fits(value: Any, hint: Any, knob: Knob) -> bool:

@@ -60,7 +60,8 @@ class NatsLink:
         self._trouble = ""
 
     async def open(self) -> None:
-        options: dict[str, Any] = {"tls": tls_context(self._section)} if self._section.tls_ca else {}
+        context = tls_context(self._section)
+        options: dict[str, Any] = {"tls": context} if context else {}
         if self._section.credentials_file:
             options["user_credentials"] = self._section.credentials_file
         servers = [url.strip() for url in self.where.split(",")]

@@ -1,0 +1,141 @@
+"""What `check` looks at around the engine: keys, models, buses, addresses.
+
+Owns the questions, no state. Runs in the process of `check`; reads key and model files, connects to
+buses, tries addresses. What must stay true: nothing is sent but what connecting takes, and each
+question is answered within its time limit.
+"""
+
+import asyncio
+import os
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nats.errors
+from nats.aio.client import Client
+
+from engine.cli.findings import FAIL, OK, WARN, Finding
+from engine.client.links import tls_context
+from engine.contract.names import FEATURES_SUBJECT
+from engine.settings import Settings, split_address
+
+CONNECT_S = 2.0
+
+
+def keys(settings: Settings) -> Iterator[Finding]:
+    from engine.tenancy.tokens import Verifier
+
+    verifier = Verifier(settings.auth, settings.limits.token_bytes)
+    verifier.open()
+    for reason in verifier.keys.ignored:
+        yield Finding(WARN, "keys", reason)
+    count = len(verifier.keys.keys)
+    yield Finding(OK, "keys", f"{count} key{'s' if count > 1 else ''} for {', '.join(settings.auth.algorithms)}")
+
+
+def models(settings: Settings) -> Iterator[Finding]:
+    from engine.registry.manifest import read_store
+
+    manifests = read_store(Path(settings.models.path))
+    names = ", ".join(f"{manifest.id} {manifest.version}" for manifest in manifests)
+    if manifests:
+        yield Finding(OK, "models", names)
+    else:
+        yield Finding(FAIL, "models", f"{settings.models.path} holds none", "set models.path to a model store")
+
+
+def buses(settings: Settings) -> Iterator[Finding]:
+    bus = settings.bus
+    if bus.nats.url:
+        yield from _nats(settings)
+    if bus.local.path:
+        yield _local(bus.local.path)
+    if bus.kafka.bootstrap:
+        yield Finding(WARN, "kafka", "bus.kafka.bootstrap is set, but this version does not serve Kafka")
+    if not (bus.nats.url or bus.local.path):
+        yield Finding(FAIL, "buses", "none is configured", "set bus.nats.url or bus.local.path")
+
+
+def _nats(settings: Settings) -> Iterator[Finding]:
+    urls = [url.strip() for url in settings.bus.nats.url.split(",")]
+    findings = [asyncio.run(_ask_nats(url, settings)) for url in urls]
+    some = any(finding.level != FAIL for finding in findings)
+    for finding in findings:
+        # One server of a cluster may be away; the engine tries them in turn.
+        level = WARN if some and finding.level == FAIL else finding.level
+        yield Finding(level, finding.what, finding.detail, finding.do)
+
+
+async def _ask_nats(url: str, settings: Settings) -> Finding:
+    section, troubles = settings.bus.nats, []
+
+    async def note(error: Exception) -> None:
+        troubles.append(str(error))
+
+    options: dict[str, Any] = {}
+    if section.credentials_file:
+        options["user_credentials"] = section.credentials_file
+    if context := tls_context(section):
+        options["tls"] = context
+    client = Client()
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            await client.connect(url, allow_reconnect=False, error_cb=note, **options)
+            await client.subscribe(f"{FEATURES_SUBJECT}.>")
+            await client.flush()
+    except (OSError, TimeoutError, ValueError, ssl.SSLError, nats.errors.Error) as error:
+        why = "no answer" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+        detail = f"{url}: no connection within {CONNECT_S:g} s ({troubles[0] if troubles else why})"
+        return Finding(
+            FAIL, "nats", detail, "start nats-server, or correct bus.nats.url and what it needs to be let in"
+        )
+    finally:
+        if client.is_connected:
+            await client.close()
+    if troubles:
+        do = f"let this user subscribe to {FEATURES_SUBJECT}.>"
+        return Finding(FAIL, "nats", f"{url}: {troubles[0]}", do)
+    if client.max_payload < settings.limits.message_bytes:
+        detail = f"{url}: its max_payload of {client.max_payload} bytes is below limits.message_bytes"
+        return Finding(WARN, "nats", detail, "raise max_payload of the server, or lower limits.message_bytes")
+    return Finding(OK, "nats", f"{url}: connected, nats-server {client.connected_server_version}")
+
+
+def _local(path: str) -> Finding:
+    folder = Path(path).absolute().parent
+    if not folder.is_dir():
+        return Finding(FAIL, "local", f"{folder} is no folder", "make it, or correct bus.local.path")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return Finding(FAIL, "local", f"{folder} cannot be written", f"let this user (id {os.geteuid()}) write there")
+    for each in (path, f"{path}.out"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(CONNECT_S)
+            try:
+                probe.connect(each)
+            except OSError:
+                continue
+            return Finding(FAIL, "local", f"somebody listens at {each} already", "end it, or choose another path")
+    return Finding(OK, "local", f"{path} can be made")
+
+
+def http(settings: Settings) -> Iterator[Finding]:
+    section = settings.http
+    if section.tls_cert and section.tls_key:
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(section.tls_cert, section.tls_key)
+        except (OSError, ssl.SSLError) as error:
+            do = "give the PEM files of a certificate and of its key"
+            yield Finding(FAIL, "http", f"http.tls_cert and http.tls_key cannot be used: {error}", do)
+    host, port = split_address(section.listen)
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        detail = f"http.listen = {section.listen}: {error.strerror}"
+        yield Finding(FAIL, "http", detail, "end what listens there, or choose another address")
+    else:
+        yield Finding(OK, "http", f"{section.listen} is free")
