@@ -194,9 +194,10 @@ def private(path: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    """As TOML would have it, cut at 80 characters, the password of a URL left out."""
+    """As TOML would have it, cut at 80 characters, passwords left out."""
     text = json.dumps(value, default=str, ensure_ascii=False)
     text = re.sub(r"(//[^/@\s\"]*:)[^/@\s\"]*@", r"\1***@", text)
+    text = re.sub(r"(password=)[^\"]*", r"\1***", text)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
