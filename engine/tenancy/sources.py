@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from http.client import HTTPException
 from typing import Protocol
 
@@ -67,7 +68,7 @@ class KeyFile:
     def _read(self) -> tuple[bytes, os.stat_result]:
         try:
             # A pipe in the file's place would hold us up for good; its kind is looked at once it is open.
-            with open(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            with open(self.path, "rb", opener=_open_without_waiting) as file:
                 status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode):
                     raise SettingsError(f"{self.where}: expected a regular file, found something else; give a file")
@@ -102,6 +103,10 @@ class KeyFile:
         )
 
 
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def _identity(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_mode
 
@@ -109,22 +114,23 @@ def _identity(status: os.stat_result) -> tuple[int, ...]:
 class KeyUrl:
     """A key set on the web. Asked at the start, then every minute by a thread of its own."""
 
-    def __init__(self, setting: str, url: str) -> None:
+    def __init__(self, setting: str, url: str, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.where = f"{setting} = {url!r}"
         self.url = url
+        self._monotonic = monotonic
         self._asked_s = 0.0
         self._asking: threading.Thread | None = None
         self._answer: bytes | SettingsError | None = None
 
     def read(self) -> bytes:
-        self._asked_s = time.monotonic()
+        self._asked_s = self._monotonic()
         return self._fetch()
 
     def changed(self) -> bytes | None:
         if self._asking is not None:
             return None if self._asking.is_alive() else self._take()
-        if time.monotonic() - self._asked_s >= URL_EVERY_S:
-            self._asked_s = time.monotonic()
+        if self._monotonic() - self._asked_s >= URL_EVERY_S:
+            self._asked_s = self._monotonic()
             self._asking = threading.Thread(target=self._ask, name="keys", daemon=True)
             self._asking.start()
         return None

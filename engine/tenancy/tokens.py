@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 from engine.contract.names import Reason, Tier, is_name, is_user
 from engine.errors import Refused, SettingsError
@@ -90,7 +90,7 @@ class Verifier:
     def open(self) -> None:
         """Reads the keys. SettingsError names the setting, the file, what was expected and what was found."""
         _refuse_settings(self.auth)
-        self._source = _source(self.auth)
+        self._source = _source(self.auth, self._monotonic)
         self._adopt(self._source.read())
 
     @property
@@ -128,7 +128,7 @@ class Verifier:
     def verify(self, token: str) -> Claims:
         """The claims of a good token; Refused, with one wording for whatever is wrong with any other."""
         if len(token) > self.token_bytes_max or not token.isascii():
-            _refuse_unauthenticated()
+            raise _unauthenticated()
         name = hashlib.sha256(token.encode("ascii")).digest()
         found = self._remembered.get(name)
         if found is not None and self._monotonic() < found[1]:
@@ -155,14 +155,14 @@ class Verifier:
         try:
             claims = read_claims(self._payload(token), self.auth.audience, self.auth.issuer)
         except (_NotValid, ValueError):
-            _refuse_unauthenticated()
+            raise _unauthenticated() from None  # parts of the token stand in the cause: none of it gets into a log
         now_unix = self._clock()
         if now_unix >= claims.expires_unix:
             raise Refused(
                 Reason.EXPIRED_TOKEN, "the token of this message has expired; get a new one and send the message again"
             )
         if now_unix < claims.not_before_unix:
-            _refuse_unauthenticated()
+            raise _unauthenticated()
         return claims
 
     def _payload(self, token: str) -> bytes:
@@ -239,8 +239,8 @@ def _unix(document: dict[str, Any], name: str) -> float:
     return float(value)
 
 
-def _refuse_unauthenticated() -> NoReturn:
-    raise Refused(
+def _unauthenticated() -> Refused:
+    return Refused(
         Reason.UNAUTHENTICATED, "the token of this message is not valid here; send a valid token with each message"
     )
 
@@ -255,7 +255,7 @@ def _refuse_settings(auth: Auth) -> None:
         raise SettingsError('auth.audience: expected the aud of our tokens, such as "ml", found nothing; name it')
 
 
-def _source(auth: Auth) -> Source:
+def _source(auth: Auth, monotonic: Callable[[], float]) -> Source:
     given = {
         name: value for name in ("jwks_file", "jwks_url", "hs256_secret_file") if (value := str(getattr(auth, name)))
     }
@@ -267,5 +267,5 @@ def _source(auth: Auth) -> Source:
         )
     (name, value) = next(iter(given.items()))
     if name == "jwks_url":
-        return KeyUrl("auth.jwks_url", value)
+        return KeyUrl("auth.jwks_url", value, monotonic)
     return KeyFile(f"auth.{name}", value, secret=name == "hs256_secret_file")
