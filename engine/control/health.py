@@ -1,0 +1,153 @@
+"""What `/health` says, judged from the arena alone.
+
+Owns nothing; the control process runs it at each question. Reads the supervisor's board, child and
+version rows, writes nothing. What must stay true: the status is true in every state of the engine.
+Nothing here believes a process that the supervisor does not call ready, because a dead one's row
+still says what it said last.
+"""
+
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, NamedTuple
+
+from engine.control.processes import life, seats, worker_seats
+from engine.control.samples import Rates
+from engine.settings import Settings
+from engine.shared import CONTROL, EGRESS, INGRESS, Breaker, BusState, Count, Engine, Life, Shared
+from engine.tenancy.tiers import BASELINE, VOTE
+
+TICK_AGE_MAX_NS = 1_000_000_000  # an older tick of the supervisor: nobody watches the children
+
+
+class Health(Enum):
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"  # predictions go on, something is away
+    UNHEALTHY = "unhealthy"
+
+
+class Verdict(NamedTuple):
+    health: Health
+    reasons: tuple[str, ...]  # for the log: one each, the gravest first
+
+
+OF_BREAKER = {
+    Breaker.CLOSED: Health.HEALTHY,
+    Breaker.HALF_OPEN: Health.DEGRADED,
+    Breaker.OPEN: Health.UNHEALTHY,
+}
+
+
+def judge(shared: Shared, settings: Settings, now_ns: int) -> Verdict:
+    """The engine's health at `now_ns` (CLOCK_MONOTONIC), and why."""
+    grave = _grave(shared, settings, now_ns)
+    slight = _slight(shared, settings)
+    health = Health.UNHEALTHY if grave else Health.DEGRADED if slight else Health.HEALTHY
+    return Verdict(health, (*grave, *slight))
+
+
+def _grave(shared: Shared, settings: Settings, now_ns: int) -> list[str]:
+    reasons = []
+    if not supervised(shared, now_ns):
+        reasons.append(f"the supervisor has not ticked for {tick_age_ns(shared, now_ns) / 1e9:.1f} s")
+    state = Engine(int(shared.supervisor[0]["state"]))
+    if state in (Engine.DRAINING, Engine.STOPPING):
+        reasons.append(f"the engine is {state.name.lower()}: it takes no input")
+    if "up" not in buses(shared, settings).values():
+        reasons.append("no bus is up")
+    if not served(shared):
+        reasons.append("no worker is ready")
+    spent = [seat.name for seat in seats(shared) if life(shared, seat) is Life.SPENT]
+    return reasons + [f"{name} died on every start and is not started again" for name in spent]
+
+
+def _slight(shared: Shared, settings: Settings) -> list[str]:
+    reasons = [f"bus {name} is down" for name, state in buses(shared, settings).items() if state != "up"]
+    for seat in seats(shared):
+        now = life(shared, seat)
+        gone = now is Life.ABSENT and seat in (INGRESS, EGRESS)  # a worker's absence shows in its ring
+        if seat != CONTROL and (gone or now in (Life.LOADING, Life.DYING)):  # this process answers, so it is there
+            reasons.append(f"{seat.name} is {now.name.lower()}")
+    unserved = shared.workers - len(served(shared))
+    if unserved:
+        reasons.append(f"{unserved} of {shared.workers} workers away")
+    return reasons + [f"breaker of {name} is {word(now)}" for name, now in breakers(shared).items() if now]
+
+
+def tick_age_ns(shared: Shared, now_ns: int) -> int:
+    return max(0, now_ns - int(shared.supervisor[0]["tick_ns"]))
+
+
+def supervised(shared: Shared, now_ns: int) -> bool:
+    """Whether the supervisor ticked within the last second."""
+    return tick_age_ns(shared, now_ns) <= TICK_AGE_MAX_NS
+
+
+def served(shared: Shared) -> set[int]:
+    """Indexes of the workers' rings that a ready process serves; a spare has none."""
+    ready = [seat for seat in worker_seats(shared) if life(shared, seat) is Life.READY]
+    return {int(shared.children[seat.row]["seat"]) - 1 for seat in ready} - {-1}
+
+
+def ready(shared: Shared, settings: Settings, now_ns: int) -> bool:
+    """Whether a vector sent now would be answered: watched, running, a warm worker, a bus."""
+    running = int(shared.supervisor[0]["state"]) == Engine.RUNNING
+    bus = "up" in buses(shared, settings).values()
+    return running and supervised(shared, now_ns) and bool(served(shared)) and bus
+
+
+def buses(shared: Shared, settings: Settings) -> dict[str, str]:
+    """`up` or `down` of each configured bus: up when it can be read from and written to."""
+    configured = {"nats": settings.bus.nats.url, "local": settings.bus.local.path}
+    return {name: _bus(shared, f"bus_{name}") for name, where in configured.items() if where}
+
+
+def _bus(shared: Shared, field: str) -> str:
+    for seat in (INGRESS, EGRESS):
+        if life(shared, seat) is not Life.READY or int(shared.children[seat.row][field]) != BusState.UP:
+            return "down"
+    return "up"
+
+
+def versions(shared: Shared) -> dict[str, int]:
+    """Row of each model's newest version in the version table; the vote and the baseline are no models."""
+    rows = {}
+    for row in range(len(shared.versions)):
+        if shared.versions[row]["taken"]:
+            rows[shared.versions[row]["model_id"].decode()] = row
+    return {name: row for name, row in rows.items() if name not in (VOTE, BASELINE)}
+
+
+def breakers(shared: Shared) -> dict[str, Breaker]:
+    return {name: Breaker(int(shared.versions[row]["breaker"])) for name, row in versions(shared).items()}
+
+
+def word(breaker: Breaker) -> str:
+    return breaker.name.lower()
+
+
+def body(
+    shared: Shared, settings: Settings, verdict: Verdict, rates: Rates, cores: float, version: str, now: datetime
+) -> dict[str, Any]:
+    """The JSON of `/health`, in the contract's order."""
+    models = {
+        f"model_{name}": {
+            "status": OF_BREAKER[breaker].value,
+            "version": shared.versions[versions(shared)[name]]["version"].decode(),
+            "breaker": word(breaker),
+        }
+        for name, breaker in breakers(shared).items()
+    }
+    return {
+        "service": "ml-processing",
+        "status": verdict.health.value,
+        "timestamp": f"{now.astimezone(UTC):%Y-%m-%dT%H:%M:%S}.{now.microsecond // 1000:03d}Z",
+        "version": version,
+        **models,
+        "gpu_memory": [],
+        "cpu_usage": round(rates.cores / cores, 4),
+        "avg_inference_time_ms": round(rates.inference_ms, 4),
+        "throughput_predictions_per_second": round(rates.predictions_per_s, 1),
+        "circuit_breakers": {name: word(breaker) for name, breaker in breakers(shared).items()},
+        "active_tenants": int(shared.children[INGRESS.row]["counters"][Count.TENANTS]),
+        "buses": buses(shared, settings),
+    }
