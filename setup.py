@@ -32,7 +32,9 @@ def compile_messages() -> None:
         raise SystemExit("protoc refused proto/; see its message above")
     for path in CONTRACT.rglob("*_pb2.py*"):
         text = path.read_text()
-        path.write_text(re.sub(r"^from (common|ml|trading) import", r"from engine.contract.\1 import", text, flags=re.M))
+        path.write_text(
+            re.sub(r"^from (common|ml|trading) import", r"from engine.contract.\1 import", text, flags=re.M)
+        )
         (path.parent / "__init__.py").touch()
 
 
@@ -48,7 +50,12 @@ if __name__ == "__main__":
         ext_modules=cythonize(
             extensions,
             language_level=3,
-            compiler_directives={"boundscheck": False, "wraparound": False, "cdivision": True, "freethreading_compatible": False},
+            compiler_directives={
+                "boundscheck": False,
+                "wraparound": False,
+                "cdivision": True,
+                "freethreading_compatible": False,
+            },
         ),
         cmdclass={"build_py": BuildWithMessages},
     )

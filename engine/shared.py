@@ -105,7 +105,7 @@ class Count(IntEnum):
     LOCAL_CUT = 32
     OUTBOX_BYTES = 33  # a gauge
     OUTBOX_DROPPED = 34
-    LAST_PUBLISHED = 35  # egress: input position, for gauges of the backlog
+    UNREAD = 35  # answers for a company that nobody read for, on a host without NATS
 
 
 class Stage(IntEnum):
@@ -192,7 +192,9 @@ class Shared:
         self.workers = workers
         self.supervisor = arena.array("supervisor", layout.supervisor_board_dtype, 1)
         self.versions = arena.array("versions", layout.version_row_dtype, limits.VERSIONS_MAX)
-        self.feature_names = arena.array("feature_names", np.dtype(f"S{limits.FEATURE_NAME_BYTES}"), limits.FEATURE_NAMES_MAX)
+        self.feature_names = arena.array(
+            "feature_names", np.dtype(f"S{limits.FEATURE_NAME_BYTES}"), limits.FEATURE_NAMES_MAX
+        )
         self.children = arena.array("children", layout.child_row_dtype, limits.CHILDREN_MAX)
         self.histograms = arena.array("histograms", layout.histogram_row_dtype, (limits.CHILDREN_MAX, layout.stages))
         self.ingress = arena.array("ingress", layout.ingress_board_dtype, 1)
@@ -203,8 +205,12 @@ class Shared:
         self.verdicts = arena.array("verdicts", np.dtype("u8"), limits.INPUTS_IN_FLIGHT_MAX)
         self.inputs = ByteRing(arena.memory("inputs"))
         self.rejections = Ring(arena.memory("rejections"), layout.report_slot_dtype)
-        self.requests = [Ring(arena.memory(f"requests.{k}"), layout.request_slot_dtype, observed=True) for k in range(workers)]
-        self.answers = [Ring(arena.memory(f"answers.{k}"), layout.answer_slot_dtype, observed=True) for k in range(workers)]
+        self.requests = [
+            Ring(arena.memory(f"requests.{k}"), layout.request_slot_dtype, observed=True) for k in range(workers)
+        ]
+        self.answers = [
+            Ring(arena.memory(f"answers.{k}"), layout.answer_slot_dtype, observed=True) for k in range(workers)
+        ]
         words = arena.memory("bells")
         size = layout.doorbell_word_dtype.itemsize
         self.bells = [Doorbell(words[i * size : (i + 1) * size], fd) for i, fd in enumerate(bells)]

@@ -195,7 +195,8 @@ cdef struct input_record:               # writer: ingress. The commit point. Tex
     uint8_t bus                         # BUS_*: who brought it
     uint8_t expired
     uint8_t arrival                     # ARRIVAL_*: what the arbiter found
-    uint8_t _free[2]
+    uint8_t decisions                   # vector_decisions that follow: one a vector, none in a rejection or heartbeat
+    uint8_t _free
 
 cdef struct vector_decision:            # of each vector in a record, before the raw bytes
     int64_t event_ns

@@ -1,0 +1,171 @@
+"""The local bus: Unix sockets for producers and readers on the same host.
+
+Owns the sockets at `bus.local.path` (ingress) and `bus.local.path` + `.out` (egress). What must stay
+true: a frame's length is checked before it is believed, a reader sees its own company's answers only,
+and one that does not read is cut off rather than waited for.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from logging import Logger
+from pathlib import Path
+
+from engine.bus.frames import FrameReader, encode
+from engine.errors import BusError, TickpathError
+
+
+def bind(path: str) -> socket.socket:
+    """A listening socket at the path, for this user only. What a dead engine left there is replaced.
+
+    Raises
+    ------
+    BusError
+        Somebody listens there, or the path cannot be used.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    mask = os.umask(0o177)
+    try:
+        try:
+            listener.bind(path)
+        except OSError:
+            if _answers(path):
+                raise BusError(
+                    f"bus.local.path: somebody listens at {path} already; end it or choose another path"
+                ) from None
+            os.unlink(path)
+            listener.bind(path)
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise BusError(
+            f"bus.local.path: cannot listen at {path}: {error.strerror}; its folder must exist and be writable"
+        ) from None
+    finally:
+        os.umask(mask)
+    listener.setblocking(False)
+    return listener
+
+
+def unbind(path: str) -> None:
+    Path(path).unlink(missing_ok=True)
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+        return True
+
+
+class Producer(asyncio.Protocol):
+    """A producer's connection: frames in, nothing out.
+
+    Parameters
+    ----------
+    on_message
+        Called with each envelope's bytes; False: no room, stop reading until `resume`.
+    on_oversized
+        Called when a frame is larger than any message may be; the connection ends with it.
+    """
+
+    def __init__(
+        self,
+        bytes_max: int,
+        on_message: Callable[[bytes], bool],
+        on_oversized: Callable[[], None],
+        open_connections: set,
+    ) -> None:
+        self.frames = FrameReader(bytes_max)
+        self.on_message = on_message
+        self.on_oversized = on_oversized
+        self.open_connections = open_connections
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport) -> None:
+        self.transport = transport
+        self.open_connections.add(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.open_connections.discard(self)
+
+    def data_received(self, data: bytes) -> None:
+        assert self.transport is not None
+        room = True
+        try:
+            for frame in self.frames.feed(data):
+                room = self.on_message(frame) and room
+        except BusError:
+            self.on_oversized()
+            self.transport.close()
+            return
+        if not room:
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+
+class Reader(asyncio.Protocol):
+    """A reader's connection: one `subscribe` envelope in, its company's answers out.
+
+    Parameters
+    ----------
+    admit
+        Called with the first frame; gives the company and when its token ends (Unix seconds), or raises.
+    """
+
+    def __init__(
+        self,
+        bytes_max: int,
+        admit: Callable[[bytes], tuple[str, float]],
+        readers: dict[str, set["Reader"]],
+        unsent_max: int,
+        log: Logger,
+    ) -> None:
+        self.frames = FrameReader(bytes_max)
+        self.admit = admit
+        self.readers = readers
+        self.unsent_max = unsent_max
+        self.log = log
+        self.company = ""
+        self.ends_unix = 0.0
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        assert self.transport is not None
+        try:
+            frames = self.frames.feed(data)
+            if frames and self.company:
+                raise BusError("a reader sends one subscribe envelope and nothing else")
+            if frames:
+                self.company, self.ends_unix = self.admit(frames[0])
+                self.readers.setdefault(self.company, set()).add(self)
+        except TickpathError as error:
+            self.log.info("local reader refused: %s", error)
+            self.transport.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        readers = self.readers.get(self.company)
+        if readers is not None:
+            readers.discard(self)
+            if not readers:
+                del self.readers[self.company]
+
+    def send(self, body: bytes) -> bool:
+        """False: it does not read, and was cut off."""
+        assert self.transport is not None
+        if self.transport.is_closing():
+            return False
+        if self.transport.get_write_buffer_size() > self.unsent_max:
+            self.transport.abort()
+            return False
+        self.transport.write(encode(body))
+        return True

@@ -1,0 +1,105 @@
+"""NATS: connecting, and staying connected, for whoever reads or writes there.
+
+Owns one connection of one process. Runs in ingress (reading) and egress (writing). What must stay
+true: an outage shows within a second, because this side pings, and the server is tried again for
+ever; nothing is sent on a connection that is not known to be up.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from logging import Logger
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from engine import limits
+from engine.settings import Nats
+from engine.shared import BusState
+
+SUBJECTS_PENDING_BYTES = 64 << 20  # of one subscription, before the client drops; drops show as gaps
+
+
+class NatsLink:
+    """A connection that is always being kept.
+
+    Parameters
+    ----------
+    on_state
+        Called with `BusState.UP` or `DOWN` whenever it changes.
+    """
+
+    def __init__(self, settings: Nats, name: str, log: Logger, on_state: Callable[[BusState], None]) -> None:
+        self.settings = settings
+        self.name = name
+        self.log = log
+        self.on_state = on_state
+        self.client = Client()
+        self.connections = 0  # how often it came up
+        self._connecting: asyncio.Task | None = None
+
+    @property
+    def is_up(self) -> bool:
+        return self.client.is_connected
+
+    def open(self, then: Callable[[Client], object] | None = None) -> None:
+        """Starts connecting and returns; `then`, a coroutine function, runs once the first connection stands."""
+        self.on_state(BusState.DOWN)
+        self._connecting = asyncio.get_running_loop().create_task(self._connect(then))
+
+    async def close(self) -> None:
+        if self._connecting is not None and not self._connecting.done():
+            self._connecting.cancel()
+        if not self.client.is_closed:
+            await self.client.close()
+
+    async def _connect(self, then) -> None:
+        settings = self.settings
+        options: dict = {}
+        if settings.credentials_file:
+            options["user_credentials"] = settings.credentials_file
+        if settings.tls_ca or settings.tls_cert:
+            context = ssl.create_default_context(cafile=settings.tls_ca or None)
+            if settings.tls_cert:
+                context.load_cert_chain(settings.tls_cert, settings.tls_key or None)
+            options["tls"] = context
+        await self.client.connect(
+            servers=[url.strip() for url in settings.url.split(",")],
+            name=self.name,
+            connect_timeout=2,
+            ping_interval=limits.NATS_PING_S,
+            max_outstanding_pings=limits.NATS_PINGS_MISSED_MAX,
+            reconnect_time_wait=limits.NATS_RETRY_S,
+            max_reconnect_attempts=-1,
+            disconnected_cb=self._went_down,
+            reconnected_cb=self._came_up,
+            error_cb=self._failed,
+            **options,
+        )
+        if then is not None:
+            await then(self.client)
+        await self._came_up()
+
+    async def _came_up(self) -> None:
+        self.connections += 1
+        self.log.info("nats is up at %s", self.client.connected_url.netloc if self.client.connected_url else "?")
+        self.on_state(BusState.UP)
+
+    async def _went_down(self) -> None:
+        self.log.warning("nats is away; trying again every %d ms", int(limits.NATS_RETRY_S * 1000))
+        self.on_state(BusState.DOWN)
+
+    async def _failed(self, error: Exception) -> None:
+        self.log.warning("nats: %s: %s", type(error).__name__, error)
+
+
+async def subscribe(client: Client, subject: str, on_message: Callable[[bytes, str], None]) -> Subscription:
+    """Calls `on_message(body, subject)` for each message, in order."""
+
+    async def deliver(message: Msg) -> None:
+        on_message(message.data, message.subject)
+
+    return await client.subscribe(
+        subject, cb=deliver, pending_msgs_limit=-1, pending_bytes_limit=SUBJECTS_PENDING_BYTES
+    )

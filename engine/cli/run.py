@@ -1,0 +1,41 @@
+"""`run`: the engine, until it is told to stop.
+
+Runs the supervisor in this process. Reads the settings and the model store's manifests. What must stay
+true: what `check` would call wrong ends here with the same words, before anything is started.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from engine.errors import SettingsError
+from engine.registry.manifest import read_store
+from engine.settings import Settings, load
+from engine.shared import worker_count
+from engine.supervision.logs import open_log
+from engine.supervision.supervisor import Supervisor
+from engine.tenancy.tokens import Verifier
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", help="settings (TOML); without it, defaults and the environment")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    settings = load(arguments.config)
+    refuse(settings)
+    manifests = read_store(Path(settings.models.path))
+    workers = worker_count(settings, len(os.sched_getaffinity(0)), gpus=0)
+    supervisor = Supervisor(settings, manifests, workers, open_log("supervisor"))
+    supervisor.open()
+    try:
+        return supervisor.run()
+    finally:
+        supervisor.close()
+
+
+def refuse(settings: Settings) -> None:
+    """What no engine can run without."""
+    if not (settings.bus.nats.url or settings.bus.local.path):
+        raise SettingsError("bus: none is set; give bus.nats.url, or bus.local.path for producers on this host")
+    Verifier(settings.auth, settings.limits.token_bytes).open()

@@ -1,0 +1,257 @@
+"""Answers to the buses: sent in order, confirmed, and only then done.
+
+Owns what was gathered and is not done, and the outbox. Runs in egress. Writes verdict words, each before
+the sending that it decides, and the tails of the answers rings. What must stay true: once some bus may
+have an answer it is not decided again; an input is done when one bus confirmed it; what a bus that is
+away would still get waits in bounded memory.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from logging import Logger
+
+import numpy as np
+from nats.errors import Error as NatsError
+
+from engine import limits
+from engine.bus.local import Reader
+from engine.bus.nats import NatsLink
+from engine.contract.names import MESSAGE_ID_HEADER, Kind
+from engine.egress.encoding import Answer, Versions, encode
+from engine.egress.gathering import Gathered
+from engine.shared import EGRESS, Count, Shared, Stage, Verdict
+
+CONFIRM_LIMIT_S = 2  # for the PONG; the link's own pings notice a dead server before
+
+
+@dataclass(slots=True)
+class Pending:
+    """One answer between gathering and done."""
+
+    gathered: Gathered
+    answer: Answer | None = None
+    sent_ns: int = 0
+    nats_connection: int = 0  # which one carried it, 0: none
+    local_sent: bool = False
+    done: bool = False
+
+
+class Delivery:
+    """Sends, confirms, releases.
+
+    Parameters
+    ----------
+    link
+        The NATS link, None where no NATS is configured.
+    readers
+        Local readers by company, None where there is no local bus.
+    wake
+        Has `send` called again soon.
+    """
+
+    def __init__(
+        self,
+        shared: Shared,
+        counters: np.ndarray,
+        engine: str,
+        link: NatsLink | None,
+        readers: dict[str, set[Reader]] | None,
+        outbox_bytes_max: int,
+        wake: Callable[[], None],
+        log: Logger,
+    ) -> None:
+        self.shared = shared
+        self.counters = counters
+        self.engine = engine
+        self.link = link
+        self.readers = readers
+        self.outbox_bytes_max = outbox_bytes_max
+        self.wake = wake
+        self.log = log
+        self.versions = Versions(shared.versions, shared.feature_names)
+        self.waiting: list[deque[Pending]] = [deque() for _ in range(shared.workers)]
+        self.unsent: deque[Pending] = deque()
+        self.outbox: deque[Answer] = deque()
+        self.outbox_bytes = 0
+        self.something_sent = asyncio.Event()
+        self._unconfirmed: list[Pending] = []
+        self._stages = {stage: shared.stage(EGRESS, stage) for stage in (Stage.EGRESS, Stage.ENGINE, Stage.CONFIRM)}
+
+    @property
+    def idle(self) -> bool:
+        return not any(self.waiting) and not self.unsent
+
+    def enter(self, gathered: Gathered) -> None:
+        """A whole answer from a worker. What an earlier egress finished is only released."""
+        pending = Pending(gathered)
+        self.waiting[gathered.worker].append(pending)
+        if self._verdict(gathered.position) == Verdict.DONE:
+            pending.done = True
+            self._release(gathered.worker)
+        else:
+            self.unsent.append(pending)
+
+    async def send(self) -> None:
+        """Sends what some bus can take now, in order."""
+        while self.unsent:
+            pending = self.unsent[0]
+            over_nats = self.link is not None and self.link.is_up
+            readers = self._readers_of(pending)
+            if not over_nats and not readers:
+                if not self._is_for_nobody(pending):
+                    return
+                self.unsent.popleft()
+                self._finish(pending)
+                continue
+            self.unsent.popleft()
+            answer = self._decide(pending)
+            if over_nats:
+                await self._send_nats(pending, answer)
+            for reader in readers:
+                if not reader.send(answer.body):
+                    self.counters[Count.LOCAL_CUT] += 1
+                else:
+                    pending.local_sent = True
+            self._note_sent(pending, answer)
+            if pending.local_sent and not pending.done:
+                if self.link is not None and not over_nats:
+                    self._keep_for_nats(answer)
+                if not over_nats:
+                    self._finish(pending)
+
+    async def confirm(self) -> None:
+        """For ever: a PING after what was sent; its PONG says that the server has all of it."""
+        assert self.link is not None
+        while True:
+            await self.something_sent.wait()
+            self.something_sent.clear()
+            batch, self._unconfirmed = self._unconfirmed, []
+            connection = await self._pinged()
+            for pending in batch:
+                if pending.nats_connection == connection:
+                    self._stages[Stage.CONFIRM].record(time.monotonic_ns() - pending.sent_ns)
+                    self._finish(pending)
+            self._unconfirmed = [pending for pending in batch if not pending.done] + self._unconfirmed
+            if connection == 0:
+                await asyncio.sleep(limits.NATS_RETRY_S)
+                self.something_sent.set()
+            elif any(pending.nats_connection != connection for pending in self._unconfirmed):
+                self._resend(connection)
+
+    async def _pinged(self) -> int:
+        """The number of the connection on which everything written so far arrived, 0: none."""
+        assert self.link is not None
+        connection = self.link.connections
+        if not self.link.is_up:
+            return 0
+        try:
+            await self.link.client.flush(timeout=CONFIRM_LIMIT_S)
+        except (NatsError, TimeoutError, OSError):
+            return 0
+        return connection if connection == self.link.connections else 0
+
+    def _resend(self, connection: int) -> None:
+        """After a connection broke: what it carried and nobody confirmed goes out again, before anything newer."""
+        lost = [pending for pending in self._unconfirmed if pending.nats_connection != connection]
+        self._unconfirmed = [pending for pending in self._unconfirmed if pending.nats_connection == connection]
+        self.counters[Count.RESENT] += len(lost)
+        self.unsent = deque(sorted([*lost, *self.unsent], key=lambda pending: pending.gathered.position))
+        self.wake()
+
+    async def empty_outbox(self) -> None:
+        """Sends NATS what it missed while it was away."""
+        while self.outbox and self.link is not None and self.link.is_up:
+            answer = self.outbox.popleft()
+            self.outbox_bytes -= len(answer.body)
+            await self._publish(answer)
+        self.counters[Count.OUTBOX_BYTES] = self.outbox_bytes
+
+    def _decide(self, pending: Pending) -> Answer:
+        """The bytes, after their verdict was stored."""
+        if pending.answer is None:
+            gathered = pending.gathered
+            verdict = self._verdict(gathered.position)
+            head = gathered.record.head
+            if verdict == Verdict.NONE:
+                late = int(head["kind"]) == Kind.VECTOR and time.monotonic_ns() > int(head["deadline_ns"])
+                verdict = Verdict.EXPIRED if late else Verdict.SENDING
+                self.shared.verdicts[gathered.position & (limits.INPUTS_IN_FLIGHT_MAX - 1)] = (
+                    gathered.position << 2 | verdict
+                )
+                self.counters[Count.EXPIRED_UNSENT] += late
+            pending.answer = encode(
+                gathered.slots, gathered.record, verdict == Verdict.EXPIRED, self.versions, self.engine
+            )
+        return pending.answer
+
+    async def _send_nats(self, pending: Pending, answer: Answer) -> None:
+        assert self.link is not None
+        try:
+            await self._publish(answer)
+        except (NatsError, OSError) as error:
+            self.log.warning("nats: %s; the answer goes out again once it is back", error)
+        pending.nats_connection = self.link.connections
+        self._unconfirmed.append(pending)
+        self.something_sent.set()
+
+    async def _publish(self, answer: Answer) -> None:
+        assert self.link is not None
+        await self.link.client.publish(
+            answer.subject, answer.body, headers={MESSAGE_ID_HEADER: answer.name} if answer.name else None
+        )
+
+    def _readers_of(self, pending: Pending) -> list[Reader]:
+        if self.readers is None or pending.local_sent:
+            return []
+        return list(self.readers.get(pending.gathered.record.company, ()))
+
+    def _is_for_nobody(self, pending: Pending) -> bool:
+        """A host with the local bus alone, where nobody of the company read in time."""
+        if self.link is not None:
+            return False
+        head = pending.gathered.record.head
+        if time.monotonic_ns() <= int(head["deadline_ns"]):
+            return False
+        self.counters[Count.UNREAD] += 1
+        return True
+
+    def _note_sent(self, pending: Pending, answer: Answer) -> None:
+        now, gathered = time.monotonic_ns(), pending.gathered
+        if pending.sent_ns == 0:
+            self._stages[Stage.EGRESS].record(now - int(gathered.slots[-1]["answered_ns"]))
+            self._stages[Stage.ENGINE].record(now - int(gathered.record.head["received_ns"]))
+            self.counters[Count.SENT] += 1
+            self.counters[Count.SENT_BYTES] += len(answer.body)
+        pending.sent_ns = now
+
+    def _keep_for_nats(self, answer: Answer) -> None:
+        self.outbox.append(answer)
+        self.outbox_bytes += len(answer.body)
+        while self.outbox_bytes > self.outbox_bytes_max:
+            self.outbox_bytes -= len(self.outbox.popleft().body)
+            self.counters[Count.OUTBOX_DROPPED] += 1
+        self.counters[Count.OUTBOX_BYTES] = self.outbox_bytes
+
+    def _finish(self, pending: Pending) -> None:
+        """Done: the verdict first, then the room."""
+        if pending.done:
+            return
+        position = pending.gathered.position
+        self.shared.verdicts[position & (limits.INPUTS_IN_FLIGHT_MAX - 1)] = position << 2 | Verdict.DONE
+        pending.done = True
+        self.counters[Count.CONFIRMED] += 1
+        self._release(pending.gathered.worker)
+
+    def _release(self, worker: int) -> None:
+        waiting, end = self.waiting[worker], -1
+        while waiting and waiting[0].done:
+            end = waiting.popleft().gathered.end
+        if end >= 0:
+            self.shared.answers[worker].release(end)
+
+    def _verdict(self, position: int) -> Verdict:
+        word = int(self.shared.verdicts[position & (limits.INPUTS_IN_FLIGHT_MAX - 1)])
+        return Verdict(word & 3) if word >> 2 == position else Verdict.NONE

@@ -1,0 +1,65 @@
+"""Answer slots to whole answers: an input's slots lie in one ring, one after another.
+
+Owns a read cursor for each worker's ring. Runs in egress. Reads answers rings and `inputs`. What must
+stay true: a slot is read again after a restart until its input is done, a repeated slot is dropped,
+and answers of one stream come out in the order in which they went in.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine import records
+from fastpath.ring import ByteRing, Ring
+
+
+@dataclass(slots=True)
+class Gathered:
+    """All answer slots of one input.
+
+    `end` is the position after its last slot: the ring's tail once the input is done.
+    """
+
+    worker: int
+    end: int
+    position: int
+    slots: list[np.void]
+    record: records.Record
+
+
+class Gatherer:
+    """Reads one worker's answers ring."""
+
+    def __init__(self, worker: int, ring: Ring, inputs: ByteRing) -> None:
+        self.worker = worker
+        self.ring = ring
+        self.inputs = inputs
+        self.cursor = ring.tail
+        self._parts: list[np.void] = []
+        self._last_request = -1
+
+    def ready(self) -> bool:
+        return self.ring.peek(self.cursor) > 0
+
+    def drain(self) -> Iterator[Gathered]:
+        """Every input whose last slot was published."""
+        ring = self.ring
+        for _ in range(ring.peek(self.cursor)):
+            slot = ring.slots[self.cursor & ring.mask]
+            self.cursor += 1
+            if int(slot["request"]) <= self._last_request:
+                continue
+            self._last_request = int(slot["request"])
+            if int(slot["index"]) == 0:
+                self._parts = []
+            self._parts.append(slot)
+            if len(self._parts) == int(slot["count"]):
+                parts, self._parts = self._parts, []
+                record = records.read(self.inputs, int(slot["record"]), with_raw=False)
+                found, expected = int(record.head["position"]), int(slot["input"])
+                if found != expected:
+                    raise RuntimeError(
+                        f"answer of input {expected} points at the record of {found}; the arena is corrupt"
+                    )
+                yield Gathered(self.worker, self.cursor, expected, parts, record)

@@ -1,0 +1,191 @@
+"""The egress process: answers rings in, buses out.
+
+Owns its bus connections, the readers' sockets, the tails of the answers rings and the verdict words.
+What must stay true: it changes no answer, except to EXPIRED before any sending; one slow reader, or a
+bus that is away, holds nobody else up.
+"""
+
+import asyncio
+import contextlib
+import time
+
+from google.protobuf.message import DecodeError
+
+from engine import limits
+from engine.bus import local
+from engine.bus.nats import NatsLink
+from engine.contract.ml.envelope_pb2 import MLProcessingEnvelope, Rejection
+from engine.contract.names import MESSAGE_ID_HEADER, REJECTIONS_SUBJECT, Bus, Reason
+from engine.egress.delivery import Delivery
+from engine.egress.gathering import Gatherer
+from engine.errors import Refused, SettingsError
+from engine.shared import EGRESS, INGRESS, BusState, Count, Phase
+from engine.supervision.child import Child, run_loop
+from engine.tenancy.tokens import Verifier
+
+
+def run(child: Child) -> int:
+    return run_loop(Egress(child).serve())
+
+
+class Egress:
+    """One engine's egress. `serve` opens, runs and closes it."""
+
+    def __init__(self, child: Child) -> None:
+        settings, shared = child.settings, child.shared
+        self.child = child
+        self.settings = settings
+        self.shared = shared
+        self.counters = child.row[0]["counters"]
+        self.verifier = Verifier(settings.auth, settings.limits.token_bytes)
+        self.bell = shared.bells[EGRESS.row]
+        self.something = asyncio.Event()
+        self.readers: dict[str, set[local.Reader]] = {}
+        self.gatherers = [Gatherer(worker, ring, shared.inputs) for worker, ring in enumerate(shared.answers)]
+        self.link = NatsLink(settings.bus.nats, f"{settings.engine.name}-egress", child.log, self._nats_changed)
+        self.delivery = Delivery(
+            shared,
+            self.counters,
+            settings.engine.name,
+            self.link if settings.bus.nats.url else None,
+            self.readers if settings.bus.local.path else None,
+            settings.bus.outbox_mb << 20,
+            self.something.set,
+            child.log,
+        )
+        self.reports_cursor = shared.rejections.tail
+        self.epoch = time.time_ns()  # of the reports' names: their numbering begins with this process
+        self.reports_sent = 0
+        self._second = 0
+
+    async def serve(self) -> int:
+        """Runs until the supervisor asks for the end. Exit status."""
+        child, settings = self.child, self.settings
+        loop = asyncio.get_running_loop()
+        self.verifier.open()
+        loop.add_reader(self.bell.fd, self._rung)
+        tasks = [loop.create_task(self._deliver())]
+        server = None
+        path = f"{settings.bus.local.path}.out"
+        if settings.bus.local.path:
+            server = await loop.create_unix_server(self._reader, sock=local.bind(path))
+            child.bus_state(Bus.LOCAL, True)
+        if settings.bus.nats.url:
+            self.link.open()
+            tasks.append(loop.create_task(self.delivery.confirm()))
+        child.ready()
+        try:
+            while not child.stopping():
+                child.pulse(Phase.IDLE)
+                self._chores()
+                for task in tasks:
+                    if task.done():
+                        task.result()  # an error of ours ends the process, and its successor starts over
+                await asyncio.sleep(limits.PULSE_EVERY_MS / 2000)
+            return 0
+        finally:
+            for task in tasks:
+                task.cancel()
+            if server is not None:
+                server.close()
+                local.unbind(path)
+            await self.link.close()
+
+    async def _deliver(self) -> None:
+        """For ever: gathers what workers answered and sends what a bus takes."""
+        while True:
+            for gatherer in self.gatherers:
+                for gathered in gatherer.drain():
+                    self.delivery.enter(gathered)
+            await self.delivery.empty_outbox()
+            await self._send_reports()
+            await self.delivery.send()
+            self.shared.bells[INGRESS.row].ring()
+            self.something.clear()
+            self.bell.sleep()
+            if any(gatherer.ready() for gatherer in self.gatherers):
+                self.bell.wake()
+                continue
+            await self.something.wait()
+
+    def _rung(self) -> None:
+        self.bell.wake()
+        self.something.set()
+
+    def _nats_changed(self, state: BusState) -> None:
+        self.child.bus_state(Bus.NATS, state)
+        self.something.set()
+        self.delivery.something_sent.set()
+
+    def _chores(self) -> None:
+        """What is done a few times a second, whether or not anything came."""
+        now = time.time()
+        for readers in list(self.readers.values()):
+            for reader in [each for each in readers if each.ends_unix <= now]:
+                if reader.transport is not None:
+                    reader.transport.close()
+        self.counters[Count.LOCAL_READERS] = sum(map(len, self.readers.values()))
+        if int(now) != self._second:
+            self._second = int(now)
+            with contextlib.suppress(SettingsError):  # told by ingress, which reads the same keys
+                self.verifier.refresh()
+        if not self.delivery.idle:
+            self.something.set()
+
+    def _reader(self) -> local.Reader:
+        bytes_max = self.settings.limits.token_bytes + limits.LOCAL_FRAME_SPARE
+        return local.Reader(bytes_max, self._admit, self.readers, limits.LOCAL_READER_BYTES_MAX, self.child.log)
+
+    def _admit(self, frame: bytes) -> tuple[str, float]:
+        """The company whose answers a subscriber gets, and when its token ends."""
+        try:
+            envelope = MLProcessingEnvelope.FromString(frame)
+        except DecodeError:
+            raise Refused(Reason.MALFORMED, "the first frame is not an ml.v1.MLProcessingEnvelope") from None
+        if envelope.message_type != "subscribe":
+            raise Refused(Reason.MALFORMED, "a reader's first frame must be of message_type subscribe")
+        claims = self.verifier.verify(envelope.auth_token.jwt)
+        if "predict" not in claims.scopes:
+            raise Refused(Reason.FORBIDDEN, "the token lacks the scope predict")
+        if envelope.company_id and envelope.company_id != claims.company_id:
+            raise Refused(Reason.TENANT_MISMATCH, "company_id differs from the token's")
+        self.something.set()
+        return claims.company_id, claims.expires_unix
+
+    async def _send_reports(self) -> None:
+        """What became no answer: over NATS alone, since local readers see their own company only."""
+        ring = self.shared.rejections
+        while ring.peek(self.reports_cursor) > 0:
+            if self.settings.bus.nats.url and self.link.is_up:
+                slot = ring.slots[self.reports_cursor & ring.mask]
+                self.reports_sent += 1
+                await self._send_report(slot)
+            elif self.settings.bus.nats.url:
+                return
+            self.reports_cursor += 1
+            ring.release(self.reports_cursor)
+
+    async def _send_report(self, slot) -> None:
+        rejection = Rejection(
+            code=Reason(int(slot["reason"])).code,
+            detail=slot["detail"].decode(errors="replace"),
+            source_id=slot["stream"].decode(),
+            source_epoch=int(slot["epoch"]),
+            source_sequence=int(slot["sequence"]),
+            company_id=slot["company"].decode(),
+            verified=False,
+        )
+        engine = self.settings.engine.name
+        envelope = MLProcessingEnvelope(
+            message_type="ml_rejection",
+            payload=rejection.SerializeToString(),
+            timestamp=time.time_ns(),
+            service_source=engine,
+            correlation_id=slot["correlation"].decode(errors="replace"),
+            epoch=self.epoch,
+            sequence=self.reports_sent,
+        )
+        name = f"{engine}/{self.epoch}/{self.reports_sent}"
+        await self.link.client.publish(
+            REJECTIONS_SUBJECT, envelope.SerializeToString(), headers={MESSAGE_ID_HEADER: name}
+        )

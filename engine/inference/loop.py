@@ -1,0 +1,99 @@
+"""The worker's loop: takes what is there, answers it, releases it.
+
+Owns the position in one requests ring. Runs in the worker that has the ring's seat. Reads request
+slots, writes answer slots, windows through the predictor, and its row. What must stay true: answers
+are published before requests are released, so that a death in between repeats work and loses none;
+nothing but expiry is decided by a clock.
+"""
+
+import time
+
+import numpy as np
+
+from engine import limits
+from engine.contract.names import Status
+from engine.inference.microbatch import cut, judge, stamp, tally
+from engine.inference.predictor import Predictor
+from engine.shared import EGRESS, INGRESS, Count, Phase, Stage
+from engine.supervision.child import Child
+from fastpath.doorbell import resolve_policy
+from fastpath.ring import Ring
+
+FULL_WAIT_MS = 1  # how long to sleep where egress has no room, and look again
+
+
+def first_position(requests: Ring, answers: Ring) -> int:
+    """Where a worker begins: after the request of the last published answer."""
+    if answers.head == 0:
+        return requests.tail
+    last = answers.slots[(answers.head - 1) & answers.mask]
+    return max(requests.tail, int(last["request"]) + 1)
+
+
+def serve(child: Child, predictor: Predictor, worker: int) -> int:
+    """Serves ring `worker` until the engine ends. Exit status."""
+    shared, settings = child.shared, child.settings
+    requests, answers = shared.requests[worker], shared.answers[worker]
+    bell = shared.bells[child.ring_bell(worker)]
+    ingress_bell, egress_bell = shared.bells[INGRESS.row], shared.bells[EGRESS.row]
+    cores = len(settings.engine.cpus) or child.cores
+    policy, spin_ns = resolve_policy(settings.engine.wait, cores, worker)
+    row = child.row[0]
+    counters = row["counters"]
+    ring_wait, inference = shared.stage(child.seat, Stage.RING_WAIT), shared.stage(child.seat, Stage.INFERENCE)
+    verdicts = np.zeros(settings.engine.max_batch, np.uint8)
+    keys_seen = np.zeros(settings.engine.max_batch, np.uint32)
+    steps_taken = np.zeros(settings.engine.max_batch, np.int64)
+    statuses = np.zeros(len(Status) + 1, np.int64)
+
+    position = first_position(requests, answers)
+    counters[Count.REPEATED] += requests.head - position if row["hand_end"] else 0
+    requests.release(position)
+    child.log.info("waits by %s; goes on at %d", policy, position)
+    pulsed_ns = 0
+    while True:
+        now_ns = time.monotonic_ns()
+        if now_ns - pulsed_ns > limits.PULSE_EVERY_MS * 1_000_000:
+            child.pulse(Phase.IDLE)
+            pulsed_ns = now_ns
+            if child.stopping():
+                return 0
+        available, room = requests.peek(position), answers.free()
+        if available == 0:
+            bell.wait([requests], [position], policy, spin_ns)
+            continue
+        if room == 0:
+            bell.wait([], [], "block", 0, FULL_WAIT_MS)
+            continue
+        count = cut(
+            requests.slots,
+            position,
+            min(available, room, settings.engine.max_batch),
+            limits.STEPS_SPARE,
+            keys_seen,
+            steps_taken,
+        )
+        row["hand_first"], row["hand_end"] = position, position + count
+        taken_ns = time.monotonic_ns()
+        judge(requests.slots, position, count, taken_ns, verdicts)
+        first = answers.claim(count)
+        predictor.predict(requests.slots, position, count, verdicts, shared.windows, answers.slots, first, taken_ns)
+        answered_ns = time.monotonic_ns()
+        stamp(answers.slots, first, count, answered_ns, (answered_ns - taken_ns) / 1e6)
+        answers.publish(first + count)
+        requests.release(position + count)
+        egress_bell.ring()
+        ingress_bell.ring()
+        pulsed_ns = answered_ns
+        child.pulse(Phase.IDLE)
+        for index in range(count):
+            ring_wait.record(taken_ns - int(requests.slots[(position + index) & requests.mask]["received_ns"]))
+        inference.record(answered_ns - taken_ns)
+        statuses[:] = 0
+        tally(answers.slots, first, count, statuses)
+        counters[Count.MICROBATCHES] += 1
+        counters[Count.PREDICTIONS] += int(statuses.sum())
+        counters[Count.PREDICTIONS_DEGRADED] += int(statuses[Status.DEGRADED])
+        counters[Count.PREDICTIONS_WARMING] += int(statuses[Status.WARMING])
+        counters[Count.PREDICTIONS_EXPIRED] += int(statuses[Status.EXPIRED])
+        position += count

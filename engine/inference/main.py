@@ -1,0 +1,40 @@
+"""The worker process: loads, stands by until it is given a ring, then serves it.
+
+Owns nothing before it has a seat; then the answers ring, the requests ring's tail and the windows of
+its shards. What must stay true: models and kernels are loaded and warm before it says ready.
+"""
+
+from pathlib import Path
+
+from engine import limits
+from engine.inference import microbatch
+from engine.inference.loop import serve
+from engine.inference.predictor import Predictor
+from engine.shared import Phase
+from engine.supervision.child import Child
+
+
+def run(child: Child) -> int:
+    settings, shared = child.settings, child.shared
+    predictor = Predictor(Path(settings.models.path), shared.versions, child.row, settings.engine.max_batch, worker=0)
+    predictor.load()
+    microbatch.warm(shared.requests[0].slots, shared.answers[0].slots)
+    child.pulse(Phase.STANDBY)
+    child.ready()
+    worker = await_seat(child)
+    if worker < 0:
+        return 0
+    predictor.worker = worker
+    return serve(child, predictor, worker)
+
+
+def await_seat(child: Child) -> int:
+    """The index of the ring to serve, -1 where the engine ends first. Asleep all the while."""
+    bell = child.shared.bells[child.seat.row]
+    while not child.stopping():
+        child.pulse(Phase.STANDBY)
+        if seat := int(child.row[0]["seat"]):
+            child.log.info("serves ring %d", seat - 1)
+            return seat - 1
+        bell.wait([], [], "block", 0, limits.PULSE_EVERY_MS)
+    return -1

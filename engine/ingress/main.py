@@ -1,0 +1,226 @@
+"""The ingress process: buses in, requests rings out.
+
+Owns its bus connections and the queues before acceptance; through the sequencer it is the only writer
+of `inputs`, of the requests rings' heads and of the stream and key tables. What must stay true: it
+waits for nobody. Where there is no room a message waits in its company's bounded queue, then leaves its
+name, then is counted and shows as a gap.
+"""
+
+import asyncio
+import time
+
+from nats.errors import Error as NatsError
+
+from engine import limits
+from engine.bus import local
+from engine.bus.nats import NatsLink, subscribe
+from engine.contract.names import FEATURES_SUBJECT, Bus, Reason
+from engine.errors import Refused, SettingsError
+from engine.ingress import admission
+from engine.ingress.queues import FairQueue
+from engine.ingress.reports import Reports
+from engine.ingress.sequencing import Sequencer
+from engine.shared import INGRESS, Count, Engine, Phase, Stage
+from engine.supervision.child import Child, run_loop
+from engine.tenancy.tokens import Verifier
+
+RETRY_S = 0.002  # while something waits for room and no bell rang
+TENANT_SECONDS = 300  # a company counts as active for this long
+
+
+def run(child: Child) -> int:
+    return run_loop(Ingress(child).serve())
+
+
+class Ingress:
+    """One engine's ingress. `serve` opens, runs and closes it."""
+
+    def __init__(self, child: Child) -> None:
+        settings, shared = child.settings, child.shared
+        self.child = child
+        self.settings = settings
+        self.shared = shared
+        self.counters = child.row[0]["counters"]
+        self.verifier = Verifier(settings.auth, settings.limits.token_bytes)
+        self.reports = Reports(shared.rejections, self.counters, settings.limits.junk_per_s)
+        self.sequencer = Sequencer(
+            shared,
+            settings,
+            self.counters,
+            lambda envelope, refused: self.reports.report(admission.claimed(envelope), refused),
+        )
+        self.queues = [FairQueue(settings.limits.queue) for _ in range(shared.workers)]
+        self.bell = shared.bells[INGRESS.row]
+        self.stage = shared.stage(INGRESS, Stage.INGRESS)
+        self.producers: set[local.Producer] = set()
+        self.heard: dict[str, float] = {}
+        self._retry: asyncio.TimerHandle | None = None
+        self._draining = False
+        self._second = 0.0
+
+    async def serve(self) -> int:
+        """Runs until the supervisor asks for the end. Exit status."""
+        child, settings = self.child, self.settings
+        loop = asyncio.get_running_loop()
+        self.verifier.open()
+        self.sequencer.open()
+        loop.add_reader(self.bell.fd, self._rung)
+        server = None
+        if settings.bus.local.path:
+            listener = local.bind(settings.bus.local.path)
+            server = await loop.create_unix_server(self._producer, sock=listener)
+            child.bus_state(Bus.LOCAL, True)
+        link = NatsLink(
+            settings.bus.nats,
+            f"{settings.engine.name}-ingress",
+            child.log,
+            lambda state: child.bus_state(Bus.NATS, state),
+        )
+        subscriptions: list = []
+
+        async def subscribe_all(client) -> None:
+            subscriptions.append(await subscribe(client, f"{FEATURES_SUBJECT}.*.*", self.from_nats))
+
+        if settings.bus.nats.url:
+            link.open(subscribe_all)
+        child.ready()
+        try:
+            while not child.stopping():
+                child.pulse(Phase.IDLE)
+                self._chores()
+                if child.engine_state() == Engine.DRAINING and not self._draining:
+                    self._draining = True
+                    await self._stop_taking(server, link, subscriptions)
+                await asyncio.sleep(limits.PULSE_EVERY_MS / 2000)
+            return 0
+        finally:
+            if settings.bus.local.path:
+                local.unbind(settings.bus.local.path)
+            await link.close()
+
+    def from_nats(self, raw: bytes, subject: str) -> None:
+        if not self.take(raw, subject, Bus.NATS):
+            self.counters[Count.DROPPED] += 1
+
+    def from_local(self, raw: bytes) -> bool:
+        self.take(raw, None, Bus.LOCAL)
+        return not any(queue.count for queue in self.queues)
+
+    def take(self, raw: bytes, subject: str | None, bus: Bus) -> bool:
+        """One message from a bus. False: every place it could wait in was taken."""
+        received_ns, received_unix_ns = time.monotonic_ns(), time.time_ns()
+        self.counters[Count.MESSAGES] += 1
+        self.counters[Count.MESSAGE_BYTES] += len(raw)
+        about = admission.Claimed()
+        try:
+            envelope = admission.decode(raw, self.settings.limits.message_bytes)
+            about = admission.claimed(envelope)
+            kind = admission.check_names(envelope)
+            tier = admission.verify(envelope, subject, self.verifier, self.settings.limits.token_bytes)
+        except Refused as refused:
+            self.reports.report(about, refused)
+            self._ring_egress()
+            return True
+        self.heard[envelope.company_id] = time.monotonic()
+        message = admission.Message(envelope, kind, tier, bus, received_ns, received_unix_ns, len(raw))
+        worker = self.sequencer.worker_of(envelope.company_id, envelope.service_source)
+        taken = self.queues[worker].put(message)
+        self.pump(worker)
+        return taken
+
+    def pump(self, worker: int) -> None:
+        """Moves what waits for a worker into its ring, as far as there is room."""
+        queue, sequencer = self.queues[worker], self.sequencer
+        bell = self.shared.bells[self.child.ring_bell(worker)]
+        unverified = int(self.counters[Count.UNVERIFIED])
+
+        def accept(message: admission.Message) -> bool:
+            accepted = sequencer.take(message, worker)
+            if accepted:
+                self.stage.record(time.monotonic_ns() - message.received_ns)
+            return accepted
+
+        queue.take_while(accept)
+        bell.ring()
+        if int(self.counters[Count.UNVERIFIED]) != unverified:
+            self._ring_egress()
+        if queue.count:
+            self.bell.sleep()
+            if self._retry is None:
+                self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._room)
+
+    def _room(self) -> None:
+        """A worker, or egress, may have made room."""
+        self._retry = None
+        self.sequencer.advance_tail()
+        for worker, queue in enumerate(self.queues):
+            if queue.count:
+                self.pump(worker)
+        if not any(queue.count for queue in self.queues):
+            self._resume_producers()
+
+    def _rung(self) -> None:
+        self.bell.wake()
+        if self._retry is not None:
+            self._retry.cancel()
+        self._room()
+
+    def _resume_producers(self) -> None:
+        if not self._draining:
+            for producer in self.producers:
+                producer.resume()
+
+    def _ring_egress(self) -> None:
+        self.shared.bells[self.child.egress_bell].ring()
+
+    def _producer(self) -> local.Producer:
+        bounds = self.settings.limits
+
+        def oversized() -> None:
+            self.counters[Count.MESSAGES] += 1
+            self.reports.report(
+                admission.Claimed(),
+                Refused(
+                    Reason.TOO_LARGE,
+                    f"a frame is larger than the {bounds.message_bytes} bytes of a message; the connection was closed",
+                ),
+            )
+            self._ring_egress()
+
+        return local.Producer(
+            bounds.message_bytes + limits.LOCAL_FRAME_SPARE, self.from_local, oversized, self.producers
+        )
+
+    def _chores(self) -> None:
+        """What is done a few times a second, whether or not anything came."""
+        self.sequencer.advance_tail()
+        now = time.monotonic()
+        if now - self._second >= 1.0:
+            self._second = now
+            self.reports.second_passed()
+            self._refresh_keys()
+            self.heard = {company: at for company, at in self.heard.items() if now - at < TENANT_SECONDS}
+            self.counters[Count.TENANTS] = len(self.heard)
+        queued = sum(queue.count for queue in self.queues)
+        self.counters[Count.QUEUED] = queued
+        self.shared.ingress[0]["drained"] = int(self._draining and queued == 0)
+
+    def _refresh_keys(self) -> None:
+        try:
+            if self.verifier.refresh():
+                self.child.log.info("other token keys are in force")
+        except SettingsError as error:
+            self.child.log.warning("the token keys before stay in force: %s", error)
+
+    async def _stop_taking(self, server, link: NatsLink, subscriptions: list) -> None:
+        """No more from outside; what the buses handed over already is still taken."""
+        if server is not None:
+            server.close()
+            for producer in list(self.producers):
+                if producer.transport is not None:
+                    producer.transport.pause_reading()
+        if subscriptions and link.is_up:
+            try:
+                await asyncio.wait_for(subscriptions[0].drain(), self.settings.engine.drain_s / 2)
+            except (TimeoutError, NatsError) as error:
+                self.child.log.warning("nats did not drain: %s", error)

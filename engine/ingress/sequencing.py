@@ -1,0 +1,330 @@
+"""The sequencer: everything that depends on time or order is decided here, once, and written down.
+
+Owns positions, sequence state and key steps. Runs in ingress. Reads verified messages, writes records
+of `inputs` (the commit point), then their slots in one store, then the stream and key tables. What
+must stay true: an input is accepted exactly when the head of `inputs` has passed its record; all that
+comes after can be done again from the record, and is, when this process died in between.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+
+import numpy as np
+
+from engine import limits, records
+from engine.contract.ml.envelope_pb2 import MLProcessingEnvelope
+from engine.contract.ml.feature_vectors_pb2 import FeatureVectorBatch
+from engine.contract.names import Kind, Reason
+from engine.errors import Refused
+from engine.ingress.admission import Message
+from engine.ingress.slots import fill_slots
+from engine.ingress.steps import Steps
+from engine.ingress.tables import Tables
+from engine.ingress.values import decode_batch
+from engine.settings import Settings
+from engine.shared import Count, Shared, Verdict
+from fastpath import arbiter, layout
+from fastpath.arbiter import Arrival
+
+LATE = (Arrival.LATE, Arrival.LATE_PREVIOUS)
+NO_DECISIONS = np.zeros(0, layout.vector_decision_dtype)
+REMEMBERED_MAX = 8192  # names whose bytes are compared when they come again
+
+
+class Sequencer:
+    """Takes messages in the order of their turn.
+
+    Parameters
+    ----------
+    counters
+        `child_row.counters` of this process.
+    report
+        Called with (message's envelope, Refused) for what becomes no answer.
+    """
+
+    def __init__(
+        self,
+        shared: Shared,
+        settings: Settings,
+        counters: np.ndarray,
+        report: Callable[[MLProcessingEnvelope, Refused], None],
+    ) -> None:
+        self.shared = shared
+        self.settings = settings
+        self.counters = counters
+        self.report = report
+        self.tables = Tables(shared, settings.limits)
+        self.steps = Steps(self.tables, settings)
+        self.next_position = 1
+        self.tail_position = 1  # of the oldest input that is not done
+        self.unreleased_max = limits.UNRELEASED_BATCHES * settings.engine.max_batch
+        self._remembered: OrderedDict[tuple, bytes] = OrderedDict()
+
+    def open(self) -> None:
+        """Completes what an earlier process of this role accepted and left half done."""
+        self.tables.open()
+        board, inputs = self.shared.ingress[0], self.shared.inputs
+        self.next_position = int(board["applied"]) + 1
+        self.tail_position = self.next_position
+        for byte_position, _ in inputs.records(inputs.tail, inputs.head):
+            record = records.read(inputs, byte_position)
+            position = int(record.head["position"])
+            self.tail_position = min(self.tail_position, position)
+            if position >= self.next_position:
+                self._publish_slots(record, byte_position)
+                self._apply(record)
+                self.next_position = position + 1
+                self.counters[Count.REAPPLIED] += 1
+
+    def worker_of(self, company: str, stream: str) -> int:
+        """Whose ring this stream's inputs go through."""
+        row = self.tables.streams.names.get((company, stream))
+        shard = int(self.shared.streams[row]["shard"]) if row is not None else shard_of(company, stream)
+        return int(self.shared.supervisor[0]["shards"][shard])
+
+    def take(self, message: Message, worker: int) -> bool:
+        """Decides a message, and accepts it where it becomes an answer. False: no room, ask again later."""
+        requests = self.shared.requests[worker]
+        if requests.head - requests.tail >= self.unreleased_max:
+            return False
+        envelope = message.envelope
+        try:
+            index, arrival, missing = self._arbitrate(message)
+        except Refused as refused:
+            self.report(envelope, refused)
+            return True
+        if arrival == Arrival.DUPLICATE:
+            self._count_duplicate(message)
+            return True
+        late = arrival in LATE
+        head = self._head(message, index, worker, arrival, missing)
+        decisions, batch, detail = NO_DECISIONS, None, ""
+        if message.kind == Kind.VECTOR:
+            try:
+                if message.overloaded:
+                    raise Refused(
+                        Reason.OVERLOADED, "more was sent than this engine answers in time; send less or later"
+                    )
+                batch = decode_batch(envelope, self.settings.limits)
+                decisions = self.steps.decide(batch, envelope, index, int(head["generation"][0]), late, missing)
+            except Refused as refused:
+                head["kind"], head["reason"], detail = Kind.REJECTION, refused.reason, refused.detail
+                self.steps.give_back()
+        head["decisions"] = len(decisions)
+        head["count"] = max(1, len(decisions))
+        if not self._commit(message, head, decisions, batch, detail, requests):
+            self.steps.give_back()
+            return False
+        self._count_accepted(head, decisions, late, missing)
+        self._remember(message)
+        return True
+
+    def advance_tail(self) -> None:
+        """Frees the records of inputs that are done, oldest first."""
+        inputs, verdicts = self.shared.inputs, self.shared.verdicts
+        end = inputs.tail
+        for byte_position, size in inputs.records(inputs.tail, inputs.head):
+            position = int(np.frombuffer(inputs.view(byte_position, 16), "u8")[1])
+            if int(verdicts[position & (limits.INPUTS_IN_FLIGHT_MAX - 1)]) != (position << 2 | Verdict.DONE):
+                break
+            self.tail_position = position + 1
+            end = byte_position + size
+        if end > inputs.tail:
+            inputs.release(end)
+
+    def _arbitrate(self, message: Message) -> tuple[int, int, int]:
+        """(row of the stream, what the arbiter says, sequences missing just before)."""
+        envelope = message.envelope
+        if envelope.epoch > message.received_unix_ns + limits.EPOCH_AHEAD_MAX_NS:
+            raise Refused(
+                Reason.OUT_OF_RANGE,
+                "the epoch lies over a minute in the future; set it to the sender's start and check its clock",
+            )
+        rows, states = self.shared.streams, self.shared.stream_states
+        name = (envelope.company_id, envelope.service_source)
+        index = self.tables.streams.names.get(name)
+        if index is None:
+            index = self.tables.streams.reserve(envelope.company_id, name)
+            rows[index]["taken"] = 0
+            rows[index]["active"] = 0
+            states[index]["applied"] = 0
+            rows[index]["generation"] += 1
+        decide = arbiter.decide_heartbeat if message.kind == Kind.HEARTBEAT else arbiter.decide
+        arrival, missing = decide(states, rows, index, envelope.epoch, envelope.sequence)
+        if arrival == Arrival.STALE:
+            raise Refused(
+                Reason.STALE,
+                "the epoch is older than the stream's last two; a sender takes its start as epoch and keeps it",
+            )
+        return index, arrival, missing
+
+    def _head(self, message: Message, index: int, worker: int, arrival: int, missing: int) -> np.ndarray:
+        envelope, engine = message.envelope, self.settings.engine
+        head = np.zeros(1, layout.input_record_dtype)
+        age_ns = message.received_unix_ns - envelope.timestamp
+        fields = {
+            "position": self.next_position,
+            "epoch": envelope.epoch,
+            "sequence": envelope.sequence,
+            "received_ns": message.received_ns,
+            "deadline_ns": message.received_ns + engine.deadline_ms * 1_000_000,
+            "received_unix_ns": message.received_unix_ns,
+            "timestamp": envelope.timestamp,
+            "stream": index,
+            "generation": self.shared.streams[index]["generation"],
+            "missing": min(missing, 0xFFFFFFFF),
+            "worker": worker,
+            "kind": message.kind,
+            "tier": message.tier,
+            "late": arrival in LATE,
+            "bus": message.bus,
+            "expired": message.kind == Kind.VECTOR and age_ns > engine.max_message_age_ms * 1_000_000,
+            "arrival": arrival,
+        }
+        for name, value in fields.items():
+            head[name] = value
+        return head
+
+    def _commit(
+        self,
+        message: Message,
+        head: np.ndarray,
+        decisions: np.ndarray,
+        batch: FeatureVectorBatch | None,
+        detail: str,
+        requests,
+    ) -> bool:
+        """Writes the record, then all that follows from it. False: no room, and nothing happened."""
+        envelope, inputs = message.envelope, self.shared.inputs
+        trace = envelope.trace_context
+        texts = [
+            text.encode()
+            for text in (
+                envelope.company_id,
+                envelope.service_source,
+                envelope.user_id,
+                envelope.correlation_id,
+                trace.traceparent if len(trace.traceparent) <= limits.TRACE_BYTES_MAX else "",
+                trace.tracestate if len(trace.tracestate) <= limits.TRACE_BYTES_MAX else "",
+                detail,
+            )
+        ]
+        envelope.ClearField("auth_token")
+        raw = envelope.SerializeToString()
+        if self.next_position - self.tail_position >= limits.INPUTS_IN_FLIGHT_MAX:
+            self.advance_tail()
+            if self.next_position - self.tail_position >= limits.INPUTS_IN_FLIGHT_MAX:
+                return False
+        first = requests.claim(int(head["count"][0]))
+        size = records.bytes_needed(len(decisions), texts, raw)
+        byte_position = inputs.claim(size) if first >= 0 else -1
+        if byte_position < 0:
+            self.advance_tail()
+            return False
+        head["requests"] = first
+        records.write(inputs.view(byte_position, size), head, decisions, texts, raw)
+        inputs.publish(byte_position + size)  # accepted
+        self.next_position += 1
+        fill_slots(requests, head[0], byte_position, decisions, batch)
+        requests.publish(first + int(head["count"][0]))
+        self._apply_parts(head[0], decisions, envelope.company_id, envelope.service_source)
+        return True
+
+    def _publish_slots(self, record: records.Record, byte_position: int) -> None:
+        """After a restart: the slots of a record, where the ring lacks them."""
+        requests = self.shared.requests[int(record.head["worker"])]
+        first, count = int(record.head["requests"]), int(record.head["count"])
+        if requests.head >= first + count:
+            return
+        batch = None
+        if record.head["kind"] == Kind.VECTOR:
+            batch = FeatureVectorBatch.FromString(MLProcessingEnvelope.FromString(record.raw).payload)
+        claimed = requests.claim(count)
+        if claimed != first:
+            position = int(record.head["position"])
+            raise RuntimeError(
+                f"record {position} belongs at {first} of its ring, which gave {claimed}; the arena is corrupt"
+            )
+        fill_slots(requests, record.head, byte_position, record.decisions, batch)
+        requests.publish(first + count)
+
+    def _apply(self, record: records.Record) -> None:
+        self._apply_parts(record.head, record.decisions, record.company, record.stream)
+
+    def _apply_parts(self, head: np.void, decisions: np.ndarray, company: str, stream: str) -> None:
+        """The tables, as the record says; doing it twice is doing it once."""
+        rows, states = self.shared.streams, self.shared.stream_states
+        index, position = int(head["stream"]), int(head["position"])
+        row = rows[index]
+        if not row["taken"] or row["generation"] != head["generation"]:
+            row["company"], row["stream"] = company.encode(), stream.encode()
+            row["company_bytes"], row["stream_bytes"] = len(company), len(stream)
+            row["shard"] = shard_of(company, stream)
+            row["generation"] = head["generation"]
+            row["taken"] = 1
+            self.tables.streams.restore(index, company, (company, stream))
+        row["used"], row["used_ns"] = position, head["received_ns"]
+        minutes = decisions["minute"][decisions["reason"] == 0]
+        newest = int(states[index][int(row["active"])]["newest_minute"])
+        minute = max(newest, int(minutes.max())) if len(minutes) and not head["late"] else newest
+        arbiter.apply(
+            states,
+            rows,
+            index,
+            position,
+            int(head["epoch"]),
+            int(head["sequence"]),
+            minute,
+            head["kind"] == Kind.HEARTBEAT,
+        )
+        self.steps.apply(decisions, index, int(head["generation"]), company, position, int(head["received_ns"]))
+        self.shared.ingress[0]["applied"] = position
+
+    def _count_accepted(self, head: np.ndarray, decisions: np.ndarray, late: bool, missing: int) -> None:
+        counters, kind = self.counters, int(head["kind"][0])
+        counters[Count.MISSING] += missing
+        if kind == Kind.HEARTBEAT:
+            counters[Count.HEARTBEATS] += 1
+            return
+        counters[Count.INPUTS_ACCEPTED] += 1
+        counters[Count.LATE] += late
+        counters[Count.VECTORS_ACCEPTED] += len(decisions)
+        counters[Count.REJECTED_VECTORS] += int(np.count_nonzero(decisions["reason"]))
+        counters[Count.REJECTED_MESSAGES] += kind == Kind.REJECTION
+        counters[Count.OVERLOADED] += int(head["reason"][0]) == Reason.OVERLOADED
+
+    def _remember(self, message: Message) -> None:
+        if message.kind == Kind.VECTOR and not message.overloaded:
+            self._remembered[_name(message)] = _fingerprint(message)
+            if len(self._remembered) > REMEMBERED_MAX:
+                self._remembered.popitem(last=False)
+
+    def _count_duplicate(self, message: Message) -> None:
+        """The first copy stands; other bytes under its name are somebody's mistake, and told."""
+        self.counters[Count.DUPLICATES] += 1
+        first = self._remembered.get(_name(message))
+        if message.kind == Kind.VECTOR and not message.overloaded and first not in (None, _fingerprint(message)):
+            self.counters[Count.CONFLICTS] += 1
+            self.report(
+                message.envelope,
+                Refused(
+                    Reason.MALFORMED,
+                    "other bytes came before under this name; the first copy stands, number each message once",
+                ),
+            )
+
+
+def _name(message: Message) -> tuple:
+    envelope = message.envelope
+    return envelope.company_id, envelope.service_source, envelope.epoch, envelope.sequence
+
+
+def _fingerprint(message: Message) -> bytes:
+    return hashlib.blake2b(message.envelope.payload, digest_size=16).digest()
+
+
+def shard_of(company: str, stream: str) -> int:
+    """The same for a stream's whole life, on every host."""
+    digest = hashlib.blake2b(f"{company}/{stream}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") % limits.SHARDS

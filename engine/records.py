@@ -1,0 +1,86 @@
+"""The record of an accepted input in the `inputs` byte ring: head, decisions, texts, raw bytes.
+
+Owns the order of a record's parts. Ingress writes records (its commit point), ingress reads them
+again after a restart, egress reads names and texts, others observe. What must stay true: every
+length is checked against the record's own size before a byte is touched.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastpath import layout
+from fastpath.ring import ByteRing
+
+HEAD_BYTES = layout.input_record_dtype.itemsize
+DECISION_BYTES = layout.vector_decision_dtype.itemsize
+TEXTS = ("company", "stream", "user", "correlation", "traceparent", "tracestate", "detail")
+
+
+class Record(NamedTuple):
+    """A record as read: `head` is an `input_record`, `decisions` its `vector_decision`s, both copies."""
+
+    head: np.void
+    decisions: np.ndarray
+    company: str
+    stream: str
+    user: str
+    correlation: str
+    traceparent: str
+    tracestate: str
+    detail: str
+    raw: bytes
+
+
+def bytes_needed(decisions: int, texts: list[bytes], raw: bytes) -> int:
+    """Of a record with these parts, a multiple of 8."""
+    used = HEAD_BYTES + decisions * DECISION_BYTES + sum(map(len, texts)) + len(raw)
+    return (used + 7) & ~7
+
+
+def write(area: memoryview, head: np.ndarray, decisions: np.ndarray, texts: list[bytes], raw: bytes) -> None:
+    """Fills a claimed area.
+
+    Parameters
+    ----------
+    area
+        `bytes_needed(...)` bytes.
+    head
+        `input_record` of shape (1,); the lengths of the parts are set here.
+    texts
+        UTF-8, in the order of `TEXTS`.
+    """
+    head["bytes"] = len(area)
+    head["raw_bytes"] = len(raw)
+    for name, text in zip(TEXTS, texts, strict=True):
+        head[f"{name}_bytes"] = len(text)
+    body = b"".join((decisions.tobytes(), *texts, raw))
+    area[HEAD_BYTES : HEAD_BYTES + len(body)] = body
+    area[:HEAD_BYTES] = head.tobytes()
+
+
+def read(inputs: ByteRing, position: int, with_raw: bool = True) -> Record:
+    """The record at a byte position.
+
+    Raises
+    ------
+    RuntimeError
+        A length in the record does not fit the record: the arena is corrupt.
+    """
+    head = np.frombuffer(inputs.view(position, HEAD_BYTES), layout.input_record_dtype, 1)[0].copy()
+    size, raw_bytes = int(head["bytes"]), int(head["raw_bytes"])
+    decisions_count = int(head["decisions"])
+    lengths = [int(head[f"{name}_bytes"]) for name in TEXTS]
+    end = HEAD_BYTES + decisions_count * DECISION_BYTES + sum(lengths) + raw_bytes
+    if not end <= size <= inputs.capacity:
+        raise RuntimeError(
+            f"record at {position} of `inputs`: its parts take {end} bytes of {size}; the arena is corrupt"
+        )
+    area = inputs.view(position, end)
+    at = HEAD_BYTES + decisions_count * DECISION_BYTES
+    decisions = np.frombuffer(area[HEAD_BYTES:at], layout.vector_decision_dtype).copy()
+    texts = []
+    for length in lengths:
+        texts.append(bytes(area[at : at + length]).decode())
+        at += length
+    return Record(head, decisions, *texts, bytes(area[at : at + raw_bytes]) if with_raw else b"")

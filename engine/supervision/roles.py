@@ -1,0 +1,40 @@
+"""The roles of the engine's processes, as a table.
+
+Owns which module a role runs and how its children end when the supervisor dies. The supervisor reads
+it to start children, a child to find its own module, so that no stage is imported but in its process.
+"""
+
+import signal
+from typing import NamedTuple
+
+from engine.shared import CONTROL, EGRESS, INGRESS, Seat, worker_seat
+
+
+class Role(NamedTuple):
+    """What a kind of child is.
+
+    Parameters
+    ----------
+    module
+        Has `run(child) -> int`.
+    orphan_signal
+        Sent by the kernel when the supervisor dies. Owners of socket files get the chance to remove them.
+    """
+
+    name: str
+    module: str
+    orphan_signal: signal.Signals
+
+
+ROLES = {
+    "ingress": Role("ingress", "engine.ingress.main", signal.SIGTERM),
+    "egress": Role("egress", "engine.egress.main", signal.SIGTERM),
+    "control": Role("control", "engine.control.main", signal.SIGKILL),
+    "worker": Role("worker", "engine.inference.main", signal.SIGKILL),
+}
+
+
+def cast(workers: int, standby: bool) -> list[tuple[Role, Seat]]:
+    """Who takes part: one of each fixed role, a process for each worker, one warm spare."""
+    fixed = [(ROLES["ingress"], INGRESS), (ROLES["egress"], EGRESS), (ROLES["control"], CONTROL)]
+    return fixed + [(ROLES["worker"], worker_seat(number)) for number in range(workers + standby)]
