@@ -79,8 +79,8 @@ def read(inputs: ByteRing, position: int, with_raw: bool = True) -> Record:
     area = inputs.view(position, end)
     at = HEAD_BYTES + decisions_count * DECISION_BYTES
     decisions = np.frombuffer(area[HEAD_BYTES:at], layout.vector_decision_dtype).copy()
-    texts = []
-    for length in lengths:
-        texts.append(bytes(area[at : at + length]).decode())
+    texts = {}
+    for name, length in zip(TEXTS, lengths, strict=True):
+        texts[name] = bytes(area[at : at + length]).decode()
         at += length
-    return Record(head, decisions, *texts, bytes(area[at : at + raw_bytes]) if with_raw else b"")
+    return Record(head, decisions, raw=bytes(area[at : at + raw_bytes]) if with_raw else b"", **texts)

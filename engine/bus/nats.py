@@ -68,9 +68,9 @@ class NatsLink:
             servers=[url.strip() for url in settings.url.split(",")],
             name=self.name,
             connect_timeout=2,
-            ping_interval=limits.NATS_PING_S,
+            ping_interval=limits.NATS_PING_S,  # type: ignore[arg-type]  # seconds, and it takes a fraction
             max_outstanding_pings=limits.NATS_PINGS_MISSED_MAX,
-            reconnect_time_wait=limits.NATS_RETRY_S,
+            reconnect_time_wait=limits.NATS_RETRY_S,  # type: ignore[arg-type]
             max_reconnect_attempts=-1,
             disconnected_cb=self._went_down,
             reconnected_cb=self._came_up,

@@ -21,6 +21,7 @@ from engine.egress.gathering import Gatherer
 from engine.errors import Refused, SettingsError
 from engine.shared import EGRESS, INGRESS, BusState, Count, Phase
 from engine.supervision.child import Child, run_loop
+from engine.tenancy.policy import may_predict
 from engine.tenancy.tokens import Verifier
 
 
@@ -120,17 +121,21 @@ class Egress:
     def _chores(self) -> None:
         """What is done a few times a second, whether or not anything came."""
         now = time.time()
-        for readers in list(self.readers.values()):
-            for reader in [each for each in readers if each.ends_unix <= now]:
-                if reader.transport is not None:
-                    reader.transport.close()
+        self._close_readers(now)
         self.counters[Count.LOCAL_READERS] = sum(map(len, self.readers.values()))
         if int(now) != self._second:
             self._second = int(now)
             with contextlib.suppress(SettingsError):  # told by ingress, which reads the same keys
-                self.verifier.refresh()
+                if self.verifier.refresh():
+                    self._close_readers()  # they subscribe again, if their tokens are still good
         if not self.delivery.idle:
             self.something.set()
+
+    def _close_readers(self, ended_unix: float = float("inf")) -> None:
+        """Those whose tokens ended by then."""
+        for reader in [each for readers in self.readers.values() for each in readers]:
+            if reader.ends_unix <= ended_unix and reader.transport is not None:
+                reader.transport.close()
 
     def _reader(self) -> local.Reader:
         bytes_max = self.settings.limits.token_bytes + limits.LOCAL_FRAME_SPARE
@@ -145,7 +150,7 @@ class Egress:
         if envelope.message_type != "subscribe":
             raise Refused(Reason.MALFORMED, "a reader's first frame must be of message_type subscribe")
         claims = self.verifier.verify(envelope.auth_token.jwt)
-        if "predict" not in claims.scopes:
+        if not may_predict(claims):
             raise Refused(Reason.FORBIDDEN, "the token lacks the scope predict")
         if envelope.company_id and envelope.company_id != claims.company_id:
             raise Refused(Reason.TENANT_MISMATCH, "company_id differs from the token's")

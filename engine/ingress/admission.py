@@ -5,7 +5,6 @@ raises `Refused`. What must stay true: nothing of a stream is looked at before a
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
@@ -13,21 +12,10 @@ from engine import limits
 from engine.contract.ml.envelope_pb2 import MLProcessingEnvelope
 from engine.contract.names import FEATURES_SUBJECT, Bus, Kind, Reason, is_name, is_user
 from engine.errors import Refused
+from engine.tenancy.policy import may_predict
+from engine.tenancy.tokens import Verifier
 
 KINDS = {"feature_vectors": Kind.VECTOR, "heartbeat": Kind.HEARTBEAT}
-
-
-class Claims(Protocol):
-    """What a verified token says; see engine.tenancy.tokens."""
-
-    user_id: str
-    company_id: str
-    tier: int
-    scopes: frozenset[str]
-
-
-class Verifier(Protocol):
-    def verify(self, token: str) -> Claims: ...
 
 
 @dataclass(slots=True)
@@ -118,6 +106,6 @@ def verify(envelope: MLProcessingEnvelope, subject: str | None, verifier: Verifi
             Reason.TENANT_MISMATCH,
             f"the subject must be {FEATURES_SUBJECT}.<company_id>.<service_source> of the envelope",
         )
-    if "predict" not in claims.scopes:
+    if not may_predict(claims):
         raise Refused(Reason.FORBIDDEN, "the token lacks the scope predict")
     return int(claims.tier)

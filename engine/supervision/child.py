@@ -113,7 +113,7 @@ def from_plain(kind: type, values: dict) -> Any:
     for field in fields(kind):
         value = values[field.name]
         if is_dataclass(hints[field.name]):
-            value = from_plain(hints[field.name], value)  # type: ignore[arg-type]
+            value = from_plain(hints[field.name], value)
         given[field.name] = tuple(value) if isinstance(value, list) else value
     return kind(**given)
 

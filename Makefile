@@ -1,0 +1,55 @@
+# `make setup` makes .venv/ with everything to run; the other targets call it.
+# Python 3.11 or newer and a C compiler are all that must be there before.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+SOURCES := setup.py pyproject.toml constraints.txt $(wildcard fastpath/*.pyx fastpath/*.pxd fastpath/*.h) $(shell find proto -name '*.proto')
+
+# What pyproject.toml says that the engine needs, and each extra that is named.
+needs = $(shell $(PYTHON) -c 'import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*(f"\x27{n}\x27" for n in sum((p["optional-dependencies"][e] for e in sys.argv[1:]), p["dependencies"])))' $(1))
+
+.PHONY: setup test-setup demo test bench clean
+
+setup: $(VENV)/.kernels
+
+test-setup: $(VENV)/.test
+
+$(VENV)/.packages: constraints.txt pyproject.toml
+	@echo "setup 1/4: a virtual environment"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "setup: Python 3.11 or newer is needed, found " + sys.version.split()[0] + "; give another one with PYTHON=...")'
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@echo "setup 2/4: packages (about 1 GB; some minutes on a slow line)"
+	@$(PIP) --progress-bar off setuptools cython grpcio-tools numpy $(call needs)
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.packages $(SOURCES)
+	@echo "setup 3/4: the compiled parts"
+	@$(RUN) setup.py --quiet build_ext --inplace
+	@$(PIP) --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(VENV)/.kernels: $(VENV)/.built $(wildcard engine/inference/*.py engine/inference/models/*.py)
+	@echo "setup 4/4: the kernels"
+	@$(RUN) -m engine.inference.warm
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.kernels
+	@echo "setup: packages for the tests"
+	@$(PIP) --progress-bar off $(call needs,test bench)
+	@touch $@
+
+demo: setup
+	@$(RUN) -m engine demo
+
+test: test-setup
+	@$(RUN) -m pytest
+
+bench: test-setup
+	@$(RUN) -m bench
+
+clean:
+	rm -rf $(VENV) build *.egg-info .numba bench/results
+	find fastpath \( -name '*.so' -o -name '*.c' \) -delete
+	rm -rf engine/contract/common engine/contract/ml engine/contract/trading
