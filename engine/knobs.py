@@ -193,11 +193,19 @@ def private(path: str) -> str:
     return ""
 
 
+def without_passwords(text: str) -> str:
+    """For messages: what stands before an @ in URLs, and behind `password=`, is nobody's to read.
+
+    >>> without_passwords("nats://ann:secret@a:4222,nats://token@b:4222")
+    'nats://***@a:4222,nats://***@b:4222'
+    """
+    text = re.sub(r"(//)[^/@\s\",]*@", r"\1***@", text)
+    return re.sub(r"(password=)[^\"\s]*", r"\1***", text)
+
+
 def _shown(value: Any) -> str:
     """As TOML would have it, cut at 80 characters, passwords left out."""
-    text = json.dumps(value, default=str, ensure_ascii=False)
-    text = re.sub(r"(//[^/@\s\"]*:)[^/@\s\"]*@", r"\1***@", text)
-    text = re.sub(r"(password=)[^\"]*", r"\1***", text)
+    text = without_passwords(json.dumps(value, default=str, ensure_ascii=False))
     return text if len(text) <= 80 else text[:77] + "..."
 
 

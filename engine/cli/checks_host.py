@@ -15,14 +15,14 @@ FEATURES = ("avx2", "fma")
 STAGES = ("ingress", "egress")  # beside the workers, the processes that wait at rings
 
 
-def gpus(settings: Settings) -> int:
-    return 0 if settings.engine.device == "cpu" else len(list(Path("/dev").glob("nvidia[0-9]*")))
+def gpus() -> int:
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 def workers(settings: Settings) -> int:
     from engine.shared import worker_count
 
-    return worker_count(settings, len(os.sched_getaffinity(0)), gpus(settings))
+    return worker_count(settings, len(os.sched_getaffinity(0)), gpus=0)  # as `run` counts them
 
 
 def name(settings: Settings, sockets: Path = Path("/proc/net/unix")) -> Iterator[Finding]:
@@ -64,7 +64,7 @@ def cores(settings: Settings) -> Iterator[Finding]:
             f"engine.cpus names {', '.join(map(str, missing))}; this process may run on {_ranges(allowed)}",
             "name some of those, or none",
         )
-    if settings.engine.device == "cuda" and not gpus(settings):
+    if settings.engine.device == "cuda" and not gpus():
         yield Finding(FAIL, "cores", 'engine.device = "cuda", but there is no GPU here', 'set it to "auto" or "cpu"')
     have = _quota(len(allowed))
     count = workers(settings)

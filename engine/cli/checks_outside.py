@@ -19,6 +19,7 @@ from nats.aio.client import Client
 from engine.cli.findings import FAIL, OK, WARN, Finding
 from engine.client.links import tls_context
 from engine.contract.names import FEATURES_SUBJECT
+from engine.knobs import without_passwords
 from engine.settings import Settings, split_address
 
 CONNECT_S = 2.0
@@ -69,7 +70,7 @@ def _nats(settings: Settings) -> Iterator[Finding]:
 
 
 async def _ask_nats(url: str, settings: Settings) -> Finding:
-    section, troubles = settings.bus.nats, []
+    section, troubles, where = settings.bus.nats, [], without_passwords(url)
 
     async def note(error: Exception) -> None:
         troubles.append(str(error))
@@ -85,9 +86,10 @@ async def _ask_nats(url: str, settings: Settings) -> Finding:
             await client.connect(url, allow_reconnect=False, error_cb=note, **options)
             await client.subscribe(f"{FEATURES_SUBJECT}.>")
             await client.flush()
+            await client.flush()  # the client may send the first PING ahead of the SUB
     except (OSError, TimeoutError, ValueError, ssl.SSLError, nats.errors.Error) as error:
         why = "no answer" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-        detail = f"{url}: no connection within {CONNECT_S:g} s ({troubles[0] if troubles else why})"
+        detail = f"{where}: no connection within {CONNECT_S:g} s ({troubles[0] if troubles else why})"
         return Finding(
             FAIL, "nats", detail, "start nats-server, or correct bus.nats.url and what it needs to be let in"
         )
@@ -96,11 +98,16 @@ async def _ask_nats(url: str, settings: Settings) -> Finding:
             await client.close()
     if troubles:
         do = f"let this user subscribe to {FEATURES_SUBJECT}.>"
-        return Finding(FAIL, "nats", f"{url}: {troubles[0]}", do)
+        return Finding(FAIL, "nats", f"{where}: {troubles[0]}", do)
     if client.max_payload < settings.limits.message_bytes:
-        detail = f"{url}: its max_payload of {client.max_payload} bytes is below limits.message_bytes"
+        detail = f"{where}: its max_payload of {client.max_payload} bytes is below limits.message_bytes"
         return Finding(WARN, "nats", detail, "raise max_payload of the server, or lower limits.message_bytes")
-    return Finding(OK, "nats", f"{url}: connected, nats-server {client.connected_server_version}")
+    return Finding(OK, "nats", f"{where}: connected, nats-server {_version(client)}")
+
+
+def _version(client: Client) -> str:
+    version = client.connected_server_version
+    return f"{version.major}.{version.minor}.{version.patch}"
 
 
 def _local(path: str) -> Finding:

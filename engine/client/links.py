@@ -17,6 +17,7 @@ from engine.bus import frames
 from engine.client.sender import Message
 from engine.contract.names import MESSAGE_ID_HEADER
 from engine.errors import BusError
+from engine.knobs import without_passwords
 from engine.settings import Nats, Settings
 
 CONNECT_S = 5.0
@@ -54,7 +55,7 @@ class NatsLink:
     """Publishes with the message's name as header."""
 
     def __init__(self, section: Nats) -> None:
-        self.where = section.url
+        self.where = without_passwords(section.url)
         self._section = section
         self._client: Any = None
         self._trouble = ""
@@ -64,7 +65,7 @@ class NatsLink:
         options: dict[str, Any] = {"tls": context} if context else {}
         if self._section.credentials_file:
             options["user_credentials"] = self._section.credentials_file
-        servers = [url.strip() for url in self.where.split(",")]
+        servers = [url.strip() for url in self._section.url.split(",")]
         try:
             connecting = nats.connect(servers, error_cb=self._note, name="tickpath-feed", **options)
             self._client = await asyncio.wait_for(connecting, CONNECT_S)
@@ -85,6 +86,8 @@ class NatsLink:
         if self._client is None:
             return
         try:
+            # The client writes a PING ahead of what it still buffers, so only a second one comes after all of it.
+            await self._client.flush(timeout=FLUSH_S)
             await self._client.flush(timeout=FLUSH_S)
         except (TimeoutError, nats.errors.Error) as error:
             raise self._lost(error) from error
