@@ -42,7 +42,7 @@ class Region(NamedTuple):
 
 def _layout_version() -> int:
     """A number that differs as soon as two builds disagree about any shared struct."""
-    lines = [f"{name} {getattr(layout, name)!r}" for name in sorted(dir(layout)) if name.endswith("_dtype")]
+    lines = [f"{name} {getattr(layout, name)!r}" for name in sorted(dir(layout)) if name.endswith("_dtype") and name[0] != "_"]
     return int.from_bytes(hashlib.sha256("\n".join(lines).encode()).digest()[:8], "little")
 
 

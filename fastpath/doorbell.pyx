@@ -113,14 +113,16 @@ cdef class Doorbell:
     cdef bint wait_blocking(self, const watched *rings, uint64_t until_ns) noexcept nogil:
         cdef pollfd bell
         cdef uint64_t now = _now_ns()
-        cdef int ready
+        cdef int ready = 1
         bell.fd, bell.events, bell.revents = self.fd, POLLIN, 0
         self.go_to_sleep()
-        if not _has_news(rings):
+        # More than once where the bell was rung for what had been seen by then, just before the last get_up.
+        while ready > 0 and now < until_ns and not _has_news(rings):
             # Rounded up: 0.2 ms left must not become a poll that does not wait.
-            ready = poll(&bell, 1, <int> ((until_ns - now + 999_999) // 1_000_000) if until_ns > now else 0)
+            ready = poll(&bell, 1, <int> ((until_ns - now + 999_999) // 1_000_000))
             if ready > 0:
                 self.drain()
+            now = _now_ns()
         self.get_up()
         return _has_news(rings)
 

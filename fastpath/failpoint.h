@@ -1,8 +1,8 @@
-/* Named places where a process can be killed, for tests that ask what its death leaves behind.
+/* Named places where a process can be killed or stopped, for tests that ask what it leaves behind there.
  *
  * In the engine a failpoint is nothing at all. Only a build with -DTICKPATH_FAILPOINTS, which the
  * tests make for themselves in a folder of their own, looks at TICKPATH_FAILPOINT=<name>:<n> and
- * kills its process the n-th time it passes the named place. */
+ * kills its process the n-th time it passes the named place; with <name>:<n>:stop it stops there. */
 #ifndef TICKPATH_FAILPOINT_H
 #define TICKPATH_FAILPOINT_H
 
@@ -20,7 +20,7 @@ static void failpoint(const char *name) {
     if (armed == NULL || strncmp(armed, name, length) != 0 || armed[length] != ':')
         return;
     if (++passed == atol(armed + length + 1))
-        kill(getpid(), SIGKILL);
+        kill(getpid(), strstr(armed, ":stop") != NULL ? SIGSTOP : SIGKILL);
 }
 
 #else

@@ -1,0 +1,90 @@
+"""Shared memory for the tests of fastpath, and a build of its sources in which a process can be killed anywhere.
+
+`failpoints` compiles the very sources of ring and arbiter with -DTICKPATH_FAILPOINTS into a folder of
+its own; processes that the tests start with that folder before the project on their path run it.
+What must stay true: the build that the engine runs is never touched.
+"""
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from shared_file import SharedFile
+
+ROOT = Path(__file__).resolve().parents[2]
+
+BUILD = """
+import sys
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+extensions = [
+    Extension(f"fastpath.{name}", [f"fastpath/{name}.pyx"], extra_compile_args=["-std=c11", "-O1", "-g0"],
+              define_macros=[("TICKPATH_FAILPOINTS", "1")])
+    for name in ("ring", "arbiter")
+]
+directives = {"boundscheck": False, "wraparound": False, "cdivision": True}
+setup(name="failpoints", packages=[], script_args=["-q", "build_ext", "--inplace"],
+      ext_modules=cythonize(extensions, language_level=3, compiler_directives=directives, quiet=True))
+"""
+
+
+@pytest.fixture
+def shared() -> Iterator[Callable[[int], SharedFile]]:
+    files: list[SharedFile] = []
+
+    def make(size: int) -> SharedFile:
+        files.append(SharedFile(size))
+        return files[-1]
+
+    yield make
+    for file in files:
+        os.close(file.fd)
+
+
+@pytest.fixture
+def randomness() -> random.Random:
+    seed = int(os.environ.get("TICKPATH_TEST_SEED", random.SystemRandom().getrandbits(32)))
+    print(f"TICKPATH_TEST_SEED={seed}")
+    return random.Random(seed)
+
+
+@pytest.fixture(scope="session")
+def failpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder to put first on a process's path."""
+    folder = tmp_path_factory.mktemp("failpoints")
+    (folder / "fastpath").mkdir()
+    for source in sorted((ROOT / "fastpath").iterdir()):
+        if source.suffix in (".pxd", ".h") or source.name in ("__init__.py", "ring.pyx", "arbiter.pyx"):
+            shutil.copy(source, folder / "fastpath")
+    done = subprocess.run([sys.executable, "-c", BUILD], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"the build with failpoints failed:\n{done.stdout}\n{done.stderr}"
+    return folder
+
+
+@pytest.fixture
+def start(failpoints: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a script over a shared file in a process whose failpoint is armed; none is left behind."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def run(script: str, failpoint: str, file: SharedFile, *arguments: object) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, str(file.fd), *map(str, arguments)],
+            env={**os.environ, "PYTHONPATH": str(failpoints), "TICKPATH_FAILPOINT": failpoint},
+            cwd=failpoints,
+            pass_fds=(file.fd,),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        return process
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.communicate()
