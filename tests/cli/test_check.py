@@ -2,13 +2,14 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import threading
 from pathlib import Path
 
 import pytest
-from running import Command, nats_server
+from running import ROOT, Command, nats_server
 
 from engine.cli import checks_host, checks_outside
 from engine.cli.findings import FAIL, OK, WARN, Finding
@@ -60,7 +61,10 @@ def test_every_problem_is_told_not_the_first_alone(engine: Command, key: Path) -
         "FAIL  http — http.listen = 192.0.2.1:8080: Cannot assign requested address; "
         "end what listens there, or choose another address"
     ) in lines
-    assert any(line.startswith("FAIL  models — ") for line in lines)
+    assert (
+        "FAIL  models — /none/models: expected the folder of the model store, found none; "
+        "set `models.path` or restore the bundled `models`"
+    ) in lines
     assert not any("secret" in line for line in lines)
 
 
@@ -164,6 +168,38 @@ def test_a_local_bus_that_somebody_has_is_told(tmp_path: Path) -> None:
         assert str(finding) == (f"FAIL  local — somebody listens at {path}.out already; end it, or choose another path")
     (finding,) = checks_outside.buses(settings)  # what a dead engine left is no problem
     assert finding.level == OK
+
+
+def store_of(folder: Path, *kept: str) -> Settings:
+    """A copy of the bundled models, or of some."""
+    for model in kept:
+        shutil.copytree(ROOT / "models" / model, folder / "models" / model)
+    return settings_of(tickpath_models__path=str(folder / "models"))
+
+
+def test_every_bad_model_is_told(tmp_path: Path) -> None:
+    settings = store_of(tmp_path, "basic_lstm", "simple_pattern", "xgboost_direction")
+    first, second = sorted((tmp_path / "models").glob("*/*/model.toml"))[:2]
+    first.write_text("id = 1\n")
+    second.write_text("[")
+    findings = list(checks_outside.models(settings))
+    assert [each.level for each in findings] == [FAIL, FAIL]
+    assert all(str(file) in each.detail for each, file in zip(findings, (first, second), strict=True))
+
+
+def test_a_changed_artefact_and_a_missing_model_are_told(tmp_path: Path) -> None:
+    settings = store_of(tmp_path, "basic_lstm", "simple_pattern")
+    (artefact,) = (tmp_path / "models" / "basic_lstm").glob("*/model.onnx")
+    artefact.write_bytes(artefact.read_bytes() + b"x")
+    changed, whole, *missing = checks_outside.models(settings)
+    assert changed.level == FAIL
+    assert changed.detail.startswith(f"{artefact}: expected sha256 ")
+    assert whole.level == OK
+    assert whole.detail.startswith("simple_pattern ")
+    assert (
+        "warn  models — xgboost_direction is not in the store: baseline answers in its place, marked DEGRADED; "
+        "add it, for answers of full quality"
+    ) in map(str, missing)
 
 
 def test_an_address_in_use_is_told() -> None:
