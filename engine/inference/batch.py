@@ -1,0 +1,92 @@
+"""The arrays of one microbatch: what the kernels hand to the models, and the models to the ensemble.
+
+Owns their shapes; each worker allocates one set at its start and fills it again for each microbatch.
+What must stay true: row i of every array belongs to slot i of the microbatch, whatever the others are.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from engine.inference.features import FEATURE_NAMES, FEATURES, TREND_MINUTES
+from engine.inference.jit import kernel_dtype
+from fastpath import layout
+
+LSTM_MINUTES = 49  # closed ones; the open one is the 50th step
+IMAGE_MINUTES = 64
+ROLES = 3  # price, pattern, direction; the ensemble reads these
+PRICE, PATTERN, DIRECTION = range(ROLES)
+
+PASS, PREDICT, EXPIRED = range(3)  # what the loop decided about a slot
+MASKED, MODEL, SUBSTITUTE, NOBODY = range(
+    4
+)  # who answered a role: none yet (warming), the wanted model, another, the baseline
+
+COLUMN_NAMES = (*FEATURE_NAMES, "trend", "correlation_mean", "correlation_max", "correlation_min")
+COLUMNS = len(COLUMN_NAMES)
+PAIRS_MAX = TREND_MINUTES * (TREND_MINUTES - 1) // 2
+
+request_dtype = kernel_dtype(layout.request_slot_dtype)
+answer_dtype = kernel_dtype(layout.answer_slot_dtype)
+entry_dtype = kernel_dtype(layout.window_entry_dtype)
+
+
+class Batch(NamedTuple):
+    """What is known of each slot before any model runs."""
+
+    predicts: np.ndarray  # 1: the models are to answer
+    tier: np.ndarray
+    step: np.ndarray  # of its minute; of an outside slot, the step that its minute would have had
+    depth: np.ndarray  # closed steps before it that can be read
+    opened: np.ndarray  # 1: this slot began its step's entry
+    flags: np.ndarray
+    entry: np.ndarray  # its minute as this slot left it, before any later one
+    rows: np.ndarray  # (slots, minutes, features): the closed minutes, then the open one
+    path: np.ndarray  # (slots, minutes): closed mids, oldest first
+    columns: np.ndarray  # (slots, columns): for trees
+    pairs: np.ndarray  # scratch of the trend
+
+
+class Output(NamedTuple):
+    """What the models said."""
+
+    version: np.ndarray  # (slots, roles): row of the version table
+    who: np.ndarray  # (slots, roles): MASKED, MODEL, SUBSTITUTE or NOBODY
+    move: np.ndarray  # (slots, horizons): median, in sigma sqrt(h)
+    rise: np.ndarray  # (slots, horizons): chance of a rise, given a move
+    pattern: np.ndarray  # (slots, patterns): chance that its rule holds
+    direction: np.ndarray  # (slots, 3): sell, hold, buy
+    shap: np.ndarray  # (slots, features and the bias)
+
+
+def new_batch(slots: int) -> Batch:
+    return Batch(
+        predicts=np.zeros(slots, "u1"),
+        tier=np.zeros(slots, "u1"),
+        step=np.zeros(slots, "i8"),
+        depth=np.zeros(slots, "i8"),
+        opened=np.zeros(slots, "u1"),
+        flags=np.zeros(slots, "u4"),
+        entry=np.zeros(slots, entry_dtype),
+        rows=np.zeros((slots, LSTM_MINUTES + 1, FEATURES), "f4"),
+        path=np.zeros((slots, IMAGE_MINUTES)),
+        columns=np.zeros((slots, COLUMNS), "f4"),
+        pairs=np.zeros(PAIRS_MAX),
+    )
+
+
+def new_output(slots: int) -> Output:
+    return Output(
+        version=np.zeros((slots, ROLES), "i4"),
+        who=np.zeros((slots, ROLES), "u1"),
+        move=np.zeros((slots, layout.horizons)),
+        rise=np.zeros((slots, layout.horizons)),
+        pattern=np.zeros((slots, layout.patterns_max)),
+        direction=np.zeros((slots, 3)),
+        shap=np.zeros((slots, layout.shap_max), "f4"),
+    )
+
+
+def as_kernel_sees(array: np.ndarray, dtype: np.dtype) -> Any:
+    """The same memory, with text as bytes."""
+    return array.view(dtype)

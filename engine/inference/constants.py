@@ -1,0 +1,87 @@
+"""Manifests' numbers as arrays that kernels read.
+
+Owns their shapes and what a missing number means; run by workers at load. What must stay true: a list
+of another length than its model needs is an error at load, never a wrong answer later.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from engine.errors import ModelError
+from engine.inference.ensemble import BASE_Q, BASE_RATES, Book, Tiers
+from engine.inference.windows import BOUNDS
+from engine.registry.manifest import Kind, Manifest
+from engine.tenancy.tiers import PLANS, VOTE, Role
+from fastpath import layout
+
+TIERS = 4  # rows of what is looked up by a tier's number; row 0 is nobody's
+
+
+def new_book(versions: int, vote: int, baseline: int) -> Book:
+    patterns = layout.patterns_max
+    return Book(
+        q=np.full((versions, layout.horizons), BASE_Q),
+        weight=np.zeros(versions),
+        label_rates=np.broadcast_to(BASE_RATES, (versions, 3, 3)).copy(),
+        rise_rates=np.full((versions, 3), 0.5),
+        height=np.full((versions, patterns), 0.5),
+        chance=np.zeros((versions, patterns)),
+        minutes=np.full((versions, patterns), 16.0),
+        shap_count=np.zeros(versions, "i8"),
+        vote=vote,
+        baseline=baseline,
+    )
+
+
+def _numbers(manifest: Manifest, table: str, name: str, count: int, low: float, high: float) -> np.ndarray:
+    file = manifest.folder / "model.toml"
+    values: Mapping[str, tuple[float, ...]] = getattr(manifest, table)
+    found = np.array(values.get(name, ()))
+    if len(found) != count or (found < low).any() or (found > high).any():
+        raise ModelError(
+            f"{file}: {table}.{name}: expected {count} numbers from {low} to {high}, found {found.tolist()}; correct the manifest"
+        )
+    return found
+
+
+def enter_version(book: Book, row: int, manifest: Manifest) -> None:
+    """One version's constants; ModelError if its manifest lacks one that its role needs."""
+    book.weight[row] = manifest.weight
+    if manifest.role == Role.PRICE:
+        book.q[row] = _numbers(manifest, "calibration", "q", layout.horizons, 0.05, 50.0)
+        bounds_of(manifest)
+    elif manifest.role == Role.PATTERN:
+        rates = _numbers(manifest, "calibration", "label_rates", 9, 0.0, 1.0).reshape(3, 3)
+        book.label_rates[row] = rates / rates.sum(axis=1, keepdims=True)
+        book.rise_rates[row] = _numbers(manifest, "calibration", "rise_rates", 3, 0.0, 1.0)
+        book.height[row] = _numbers(manifest, "calibration", "height", layout.patterns_max, 0.0, 10.0)
+        book.chance[row] = _numbers(manifest, "calibration", "chance", layout.patterns_max, 0.0, 1.0)
+        book.minutes[row] = _numbers(manifest, "calibration", "minutes", layout.patterns_max, 1.0, 240.0)
+    elif manifest.kind == Kind.XGBOOST:
+        book.shap_count[row] = min(len(manifest.features) + 1, layout.shap_max)
+
+
+def bounds_of(manifest: Manifest) -> np.ndarray:
+    """(features and volatility, low and high) of what the model's training saw."""
+    low = _numbers(manifest, "range", "low", BOUNDS, -1e6, 1e6)
+    high = _numbers(manifest, "range", "high", BOUNDS, -1e6, 1e6)
+    return np.stack([low, high], axis=1)
+
+
+def no_bounds() -> np.ndarray:
+    return np.broadcast_to([-np.inf, np.inf], (TIERS, BOUNDS, 2)).copy()
+
+
+def tier_table(has_model: Mapping[str, object]) -> tuple[Tiers, np.ndarray]:
+    """What each tier gets, and whether correlations reach its models."""
+    tiers = Tiers(*(np.zeros(TIERS, "u1") for _ in Tiers._fields))
+    cross_asset = np.zeros(TIERS, "u1")
+    for plan in PLANS.values():
+        row = int(plan.tier)
+        tiers.horizons[row] = len(plan.horizons)
+        tiers.direction[row] = plan.direction is not None
+        tiers.importance[row] = plan.importance
+        tiers.no_meta[row] = plan.ensemble != VOTE and plan.ensemble not in has_model
+        cross_asset[row] = plan.cross_asset
+    return tiers, cross_asset

@@ -1,0 +1,297 @@
+"""From what the models said to answers: prices and intervals, patterns, direction, the vote, the trend.
+
+Owns the arithmetic of an answer; run by workers in slot order, after the models. Reads slots, the
+microbatch's arrays, the versions' constants; writes answer slots, and into windows what was predicted
+in each minute and how wide its intervals are. What must stay true: probabilities lie in [0, 1],
+those of the direction sum to one, a price lies within its interval, a member that has not its closed
+minutes yet is left out and never guessed.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from engine.contract.names import HORIZON_MINUTES
+from engine.inference.batch import DIRECTION, IMAGE_MINUTES, MASKED, NOBODY, PASS, PATTERN, PRICE, ROLES, SUBSTITUTE
+from engine.inference.features import MASK
+from engine.inference.intervals import begin_offsets, offsets_at
+from engine.inference.jit import kernel
+from fastpath import layout
+
+HORIZONS = layout.horizons
+PATTERNS = layout.patterns_max
+MINUTES = np.array(HORIZON_MINUTES, "u2")
+ROOTS = np.sqrt(np.array(HORIZON_MINUTES, "f8"))
+
+OK, DEGRADED, WARMING, EXPIRED, REJECTED = range(1, 6)  # names.Status
+SELL, HOLD, BUY = range(1, 4)  # names.Signal
+
+# The baseline: what is known without any model.
+BASE_Q = 1.47  # of a 90 % interval around the present mid, in sigma sqrt(h)
+WIDER = 1.25  # a baseline's interval, because it stands in for a model
+BASE_RATES = np.array([0.3, 0.4, 0.3])  # of the 15-minute label: sell, hold, buy
+UNMOVED = 0.03  # chance that a mid is the same a minute later
+PATTERN_SHOWN = 0.3
+TREND_FULL = 4.0  # standard deviations of the slope at which a trend's strength is 1
+
+# Which way a pattern points, by trading.v1.PatternType - 1: fixed, or with (2) or against (-2) the window's own move.
+POINTS = np.array([-1, -1, 1, 2, 2, 2, -2])
+
+
+class Book(NamedTuple):
+    """Constants of each version, from its manifest, by row of the version table."""
+
+    q: np.ndarray  # (versions, horizons)
+    weight: np.ndarray  # in a vote
+    label_rates: np.ndarray  # (versions, 3, 3): of sell, hold, buy on the label, given the pattern's signal
+    rise_rates: np.ndarray  # (versions, 3): chance that the next minute rises, given the pattern's signal
+    height: np.ndarray  # (versions, patterns): target's distance as a share of the window's range
+    chance: np.ndarray  # (versions, patterns): that the target is touched in time and before the mirror stop
+    minutes: np.ndarray  # (versions, patterns): to completion
+    shap_count: np.ndarray  # features and the bias; 0: none
+    vote: int
+    baseline: int
+
+
+class Tiers(NamedTuple):
+    """What each tier gets, by its number."""
+
+    horizons: np.ndarray
+    direction: np.ndarray
+    importance: np.ndarray
+    no_meta: np.ndarray  # 1: its ensemble model is not there and the vote stands in
+
+
+@kernel
+def _head(slot, answer, position, taken_ns):
+    answer.request = position
+    answer.input = slot.input
+    answer.record = slot.record
+    answer.event_ns = slot.event_ns
+    answer.taken_ns = taken_ns
+    answer.flags = slot.flags
+    answer.window_gaps = slot.window_gaps
+    answer.index = slot.index
+    answer.count = slot.count
+    answer.reason = slot.reason
+    answer.kind = slot.kind
+    answer.tier = slot.tier
+    answer.late = slot.late
+    answer.symbol_bytes = slot.symbol_bytes
+    answer.symbol[:] = slot.symbol
+    answer.status = REJECTED if slot.reason != 0 else 0
+
+
+@kernel
+def _price(i, answer, entry, log_q, book, output, horizons):
+    """Medians and intervals; `entry` keeps those of a model, whatever the tier may see of them."""
+    nobody = output.who[i, PRICE] == NOBODY or output.who[i, PRICE] == MASKED
+    version = output.version[i, PRICE]
+    answer.horizon_count = horizons
+    for h in range(HORIZONS):
+        sd = entry.sigma * ROOTS[h] * 1e-4
+        if nobody:
+            price, rise, half = entry.mid, 0.5, BASE_Q * sd * entry.mid
+            entry.predicted[h], entry.half[h] = np.nan, np.nan
+            wide = half * WIDER
+        else:
+            price = entry.mid * np.exp(output.move[i, h] * sd)
+            rise, half = output.rise[i, h], book.q[version, h] * np.exp(log_q[h]) * sd * entry.mid
+            entry.predicted[h], entry.half[h] = price, half
+            wide = half
+        if h < horizons:
+            answer.horizon_minutes[h] = MINUTES[h]
+            answer.price[h] = price
+            answer.lower[h] = max(price - wide, 0.0)
+            answer.upper[h] = price + wide
+            answer.horizon_direction[h] = BUY if rise > 0.5 else SELL
+            answer.horizon_confidence[h] = max(rise, 1.0 - rise)
+
+
+@kernel
+def _patterns(i, answer, batch, book, output):
+    """The shown ones, the likeliest first; it decides the signal."""
+    answer.pattern_signal = HOLD
+    if output.who[i, PATTERN] == MASKED or output.who[i, PATTERN] == NOBODY:
+        return
+    answer.has_pattern = 1
+    version = output.version[i, PATTERN]
+    low, high = np.inf, 0.0
+    for n in range(IMAGE_MINUTES):
+        low, high = min(low, batch.path[i, n]), max(high, batch.path[i, n])
+    mid = batch.entry[i].mid
+    drift = 1.0 if mid >= batch.path[i, 0] else -1.0
+    count = 0
+    for k in range(PATTERNS):
+        if output.pattern[i, k] > PATTERN_SHOWN:
+            at = count
+            while at > 0 and output.pattern[i, k] > output.pattern[i, answer.pattern_type[at - 1] - 1]:
+                answer.pattern_type[at] = answer.pattern_type[at - 1]
+                at -= 1
+            answer.pattern_type[at] = k + 1
+            count += 1
+    answer.pattern_count = count
+    for n in range(count):
+        k = answer.pattern_type[n] - 1
+        way = POINTS[k] if abs(POINTS[k]) == 1 else drift * POINTS[k] / 2
+        answer.pattern_probability[n] = output.pattern[i, k]
+        answer.pattern_chance[n] = book.chance[version, k]
+        answer.pattern_minutes[n] = book.minutes[version, k]
+        answer.pattern_target[n] = max(mid + way * book.height[version, k] * (high - low), 0.0)
+        if n == 0:
+            answer.pattern_signal = BUY if way > 0 else SELL
+            answer.pattern_confidence = answer.pattern_chance[0]
+
+
+@kernel
+def _direction(i, answer, book, output, importance):
+    if output.who[i, DIRECTION] == MASKED:
+        return
+    answer.has_direction = 1
+    nobody = output.who[i, DIRECTION] == NOBODY
+    version = output.version[i, DIRECTION]
+    sell, buy = output.direction[i, 0], output.direction[i, 2]
+    if nobody:
+        sell, buy = BASE_RATES[0], BASE_RATES[2]
+    hold = max(1.0 - sell - buy, 0.0)
+    answer.sell, answer.hold, answer.buy = sell, hold, buy
+    answer.primary = HOLD
+    if not nobody and max(sell, buy) > hold:
+        answer.primary = BUY if buy > sell else SELL
+    answer.direction_confidence = max(sell, hold, buy)
+    answer.direction_version = version
+    if importance != 0 and not nobody:
+        answer.shap_count = book.shap_count[version]
+        for n in range(book.shap_count[version]):
+            answer.shap[n] = output.shap[i, n]
+
+
+@kernel
+def _opinion(i, role, answer, book, output, chances):
+    """A member's sell, hold, buy chances on the 15-minute label, or on the next minute's sign (free tier)."""
+    version = output.version[i, role]
+    near = answer.tier == 1
+    chances[:] = BASE_RATES
+    if near:
+        chances[0], chances[1], chances[2] = 0.5 - UNMOVED / 2, UNMOVED, 0.5 - UNMOVED / 2
+    if output.who[i, role] == NOBODY:
+        return HOLD
+    if role == PRICE:
+        rise = output.rise[i, 0] if near else output.rise[i, 2]
+        moves = 1.0 - chances[1]
+        chances[0], chances[2] = (1.0 - rise) * moves, rise * moves
+    elif role == DIRECTION:
+        chances[:] = output.direction[i]
+    else:
+        signal = answer.pattern_signal
+        if near:
+            rise = book.rise_rates[version, signal - 1]
+            chances[0], chances[2] = (1.0 - rise) * (1.0 - UNMOVED), rise * (1.0 - UNMOVED)
+        else:
+            chances[:] = book.label_rates[version, signal - 1]
+        return signal
+    if not near and chances[1] >= max(chances[0], chances[2]):
+        return HOLD
+    return BUY if chances[2] > chances[0] else SELL
+
+
+@kernel
+def _vote(i, answer, book, output, chances, total):
+    """The members' chances, weighted; who is masked or stood in for by the baseline has no weight."""
+    total[:] = 0.0
+    weights, count, answered = 0.0, 0, 0
+    for role in range(ROLES):
+        if output.who[i, role] == MASKED or (role == DIRECTION and answer.has_direction == 0):
+            continue
+        nobody = output.who[i, role] == NOBODY
+        signal = _opinion(i, role, answer, book, output, chances)
+        version = book.baseline if nobody else output.version[i, role]
+        weight = 0.0 if nobody else book.weight[version]
+        answer.contribution_version[count] = version
+        answer.contribution_signal[count] = signal
+        answer.contribution_confidence[count] = chances[signal - 1]
+        answer.contribution_fallback[count] = 1 if output.who[i, role] >= SUBSTITUTE else 0
+        answer.weight[count] = weight
+        weights += weight
+        total += weight * chances
+        answered += 0 if nobody else 1
+        count += 1
+    answer.contribution_count = count
+    answer.model_count = answered
+    if weights == 0.0:
+        answer.final_version = book.baseline
+        answer.ensemble_signal = HOLD
+        answer.ensemble_confidence = UNMOVED if answer.tier == 1 else BASE_RATES[1]
+        return
+    total /= weights
+    for n in range(count):
+        answer.weight[n] /= weights
+    answer.final_version = book.vote
+    signal = BUY if total[2] > total[0] else SELL
+    if answer.tier != 1 and total[1] >= max(total[0], total[2]):
+        signal = HOLD
+    answer.ensemble_signal = signal
+    answer.ensemble_confidence = total[signal - 1]
+    answer.ensemble_score = total[2] - total[0]
+
+
+@kernel
+def _trend(answer, trend):
+    answer.trend_signal = HOLD if trend == 0.0 else (BUY if trend > 0.0 else SELL)
+    answer.trend_strength = min(abs(trend) / TREND_FULL, 1.0)
+
+
+@kernel
+def _status(i, tiers, tier, output):
+    roles = ROLES if tiers.direction[tier] != 0 else DIRECTION
+    status = DEGRADED if tiers.no_meta[tier] != 0 else OK
+    for role in range(roles):
+        if output.who[i, role] == MASKED:
+            return WARMING
+        if output.who[i, role] >= SUBSTITUTE:
+            status = DEGRADED
+    return status
+
+
+@kernel
+def combine(requests, mask, first, count, verdicts, windows, answers, raw_answers, answer_mask, answer_first, taken_ns,
+            batch, output, book, tiers):  # fmt: skip
+    """Each slot's answer, in slot order, because a slot's intervals follow from predictions before it."""
+    log_q, chances, total = np.zeros(HORIZONS), np.zeros(3), np.zeros(3)
+    for i in range(count):
+        slot = requests[(first + i) & mask]
+        at = (answer_first + i) & answer_mask
+        raw_answers[at, :] = 0
+        answer = answers[at]
+        _head(slot, answer, first + i, taken_ns)
+        if verdicts[i] == PASS:
+            continue
+        entries = windows[slot.key]
+        step, depth = batch.step[i], batch.depth[i]
+        own = entries[step & MASK]
+        if slot.outside:
+            offsets_at(entries, step, depth, log_q)
+        else:
+            if batch.opened[i] != 0:
+                begin_offsets(entries, step, depth, np.int64(slot.skipped))
+            log_q[:] = own.log_q
+        entry = batch.entry[i]
+        answer.base_price = entry.mid
+        if batch.predicts[i] == 0:
+            answer.status = EXPIRED
+            entry.predicted[:] = np.nan
+            entry.half[:] = np.nan
+        else:
+            tier = batch.tier[i]
+            answer.flags = batch.flags[i]
+            answer.status = _status(i, tiers, tier, output)
+            _price(i, answer, entry, log_q, book, output, tiers.horizons[tier])
+            _patterns(i, answer, batch, book, output)
+            if tiers.direction[tier] != 0:
+                _direction(i, answer, book, output, tiers.importance[tier])
+            _vote(i, answer, book, output, chances, total)
+            _trend(answer, entry.trend)
+        if not slot.outside:
+            # An expired vector voids its minute's sample: what was predicted before it depends on when a worker died.
+            own.predicted[:] = entry.predicted
+            own.half[:] = entry.half

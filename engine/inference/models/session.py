@@ -1,0 +1,69 @@
+"""One ONNX graph over buffers that already exist, a row at a time.
+
+Owns an ONNX Runtime session and its buffers; run by workers. What must stay true: a row's result does
+not depend on other rows, so rows run one by one, on one thread, in the caller's own.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnxruntime
+
+from engine.errors import ModelError
+from engine.inference.models.onnx_bytes import check_onnx
+from engine.registry.manifest import Manifest, read_artefact
+
+
+class Session:
+    """`feed` is written, `run` called, `out` read."""
+
+    def __init__(
+        self, manifest: Manifest, feed: tuple[str, tuple[int, ...]], outs: Mapping[str, tuple[int, ...]]
+    ) -> None:
+        self.manifest = manifest
+        self._shapes = {feed[0]: feed[1], **outs}
+        self.feed = np.zeros(feed[1], "f4")
+        self.out = {name: np.zeros(shape, "f4") for name, shape in outs.items()}
+
+    def open(self) -> None:
+        path = self.manifest.path
+        data = read_artefact(self.manifest)
+        check_onnx(data, path)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise ModelError(
+                f"{path}: expected a model that ONNX Runtime {onnxruntime.__version__} accepts, found: {error}; export it again"
+            ) from error
+        for each in (*self._session.get_inputs(), *self._session.get_outputs()):
+            self._check(each)
+        found = {each.name for each in (*self._session.get_inputs(), *self._session.get_outputs())}
+        if found != set(self._shapes):
+            raise ModelError(
+                f"{path}: expected the tensors {sorted(self._shapes)}, found {sorted(found)}; export with these names"
+            )
+        self._bind()
+
+    def _check(self, each: onnxruntime.NodeArg) -> None:
+        shape = self._shapes.get(each.name)
+        if shape is not None and (each.type != "tensor(float)" or tuple(each.shape) != shape):
+            raise ModelError(
+                f"{self.manifest.path}: {each.name}: expected tensor(float) of shape {shape}, found {each.type} of {tuple(each.shape)}; export it so"
+            )
+
+    def _bind(self) -> None:
+        self._binding = self._session.io_binding()
+        name = self._session.get_inputs()[0].name
+        self._binding.bind_input(name, "cpu", 0, np.float32, self.feed.shape, self.feed.ctypes.data)
+        for each, array in self.out.items():
+            self._binding.bind_output(each, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+
+    def run(self) -> None:
+        """An output that the model did not write stays NaN, and so is seen."""
+        for array in self.out.values():
+            array.fill(np.nan)
+        self._session.run_with_iobinding(self._binding)

@@ -1,0 +1,145 @@
+"""Direction models: boosted trees, their chances and their exact SHAP values.
+
+Owns one version's trees as flat arrays; run by workers. Reads the microbatch's columns, writes
+`direction` and, where the tier has it, `shap`. What must stay true: margins and SHAP values are
+XGBoost's own (`predict`, `pred_contribs`) to float32 rounding.
+"""
+
+import json
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from engine.errors import ModelError
+from engine.inference.batch import COLUMN_NAMES, DIRECTION, Batch, Output
+from engine.inference.jit import kernel
+from engine.inference.shap import DEPTH_MAX, Leaves, explain
+from engine.registry.manifest import Manifest, read_artefact
+
+CLASSES = 3  # sell, hold, buy
+BEYOND = 60.0  # a margin this far from zero decides alone, and its exponential still fits
+
+
+class Trees(NamedTuple):
+    """Nodes of all trees, one after another; a leaf's `left` is -1."""
+
+    root: np.ndarray  # of each tree
+    of_class: np.ndarray  # of each tree
+    left: np.ndarray
+    right: np.ndarray
+    feature: np.ndarray
+    below: np.ndarray  # go left when the feature is less
+    missing_left: np.ndarray
+    value: np.ndarray  # of a leaf
+    base: np.ndarray  # margin of each class before any tree
+
+
+@kernel
+def margins(trees, columns, out):
+    """Sum of the leaves that the columns lead to, by class."""
+    out[:] = trees.base
+    for t in range(len(trees.root)):
+        node = trees.root[t]
+        while trees.left[node] >= 0:
+            x = columns[trees.feature[node]]
+            if np.isnan(x):
+                goes_left = trees.missing_left[node] != 0
+            else:
+                goes_left = x < trees.below[node]
+            node = trees.left[node] if goes_left else trees.right[node]
+        out[trees.of_class[t]] += trees.value[node]
+
+
+@kernel
+def chances(margin, slope, bias, out):
+    """Calibrated: softmax of slope * margin + bias."""
+    high = -np.inf
+    for k in range(CLASSES):
+        out[k] = min(max(slope * margin[k] + bias[k], -BEYOND), BEYOND) if np.isfinite(margin[k]) else np.nan
+        high = max(high, out[k])
+    total = 0.0
+    for k in range(CLASSES):
+        out[k] = np.exp(out[k] - high)
+        total += out[k]
+    out /= total
+
+
+def flatten(model: dict[str, Any]) -> tuple[Trees, list[dict[str, Any]]]:
+    """XGBoost's own JSON as flat arrays, and the trees as they were."""
+    learner = model["learner"]
+    every = learner["gradient_booster"]["model"]
+    trees = every["trees"]
+    sizes = np.array([len(tree["left_children"]) for tree in trees])
+    root = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+
+    def column(name: str, dtype: str) -> np.ndarray:
+        return np.concatenate([np.asarray(tree[name], dtype) for tree in trees])
+
+    shift = np.repeat(root, sizes)
+    left, right = column("left_children", "i4"), column("right_children", "i4")
+    base = np.asarray(json.loads(learner["learner_model_param"]["base_score"]), "f8").reshape(-1)
+    return Trees(
+        root=root.astype("i4"),
+        of_class=np.asarray(every["tree_info"], "i4"),
+        left=np.where(left >= 0, left + shift, -1).astype("i4"),
+        right=np.where(left >= 0, right + shift, -1).astype("i4"),
+        feature=column("split_indices", "i4"),
+        below=column("split_conditions", "f4"),
+        missing_left=column("default_left", "u1"),
+        value=column("split_conditions", "f4").astype("f8"),  # a leaf keeps its value where a split has its condition
+        base=np.broadcast_to(base, CLASSES).copy(),
+    ), trees
+
+
+class DirectionModel:
+    role = DIRECTION
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self._margin, self._row = np.zeros(CLASSES), np.zeros(len(manifest.features), "f4")
+        self._shap = np.zeros(len(manifest.features) + 1)
+        self._scratch = np.zeros((2, DEPTH_MAX + 1))
+
+    def open(self) -> None:
+        import xgboost  # slow to import, and needed here alone
+
+        file = self.manifest.folder / "model.toml"
+        unknown = sorted(set(self.manifest.features) - set(COLUMN_NAMES))
+        if unknown:
+            raise ModelError(f"{file}: features: expected some of {', '.join(COLUMN_NAMES)}, found {unknown}")
+        booster = xgboost.Booster()
+        try:
+            booster.load_model(bytearray(read_artefact(self.manifest)))
+            model = json.loads(bytes(booster.save_raw("json")))
+        except (xgboost.core.XGBoostError, ValueError) as error:
+            raise ModelError(
+                f"{self.manifest.path}: expected an XGBoost model, found: {str(error).splitlines()[0]}; save it again"
+            ) from error
+        objective = model["learner"]["objective"]["name"]
+        if objective != "multi:softprob" or int(model["learner"]["learner_model_param"]["num_class"]) != CLASSES:
+            raise ModelError(
+                f"{self.manifest.path}: expected multi:softprob over {CLASSES} classes, found {objective}; train it so"
+            )
+        if booster.num_features() != len(self.manifest.features):
+            raise ModelError(
+                f"{self.manifest.path}: expected {len(self.manifest.features)} features, as in its manifest, found {booster.num_features()}"
+            )
+        self._columns = np.array([COLUMN_NAMES.index(name) for name in self.manifest.features])
+        self.trees, trees = flatten(model)
+        self.leaves = [Leaves.of_class(self.manifest.path, trees, self.trees.of_class, k) for k in range(CLASSES)]
+        self._slope = float(self.manifest.calibration.get("slope", (1.0,))[0])
+        self._bias = np.array(self.manifest.calibration.get("bias", (0.0,) * CLASSES))
+
+    def run(self, slots: list[int], batch: Batch, output: Output, importance: np.ndarray) -> None:
+        for i in slots:
+            np.take(batch.columns[i], self._columns, out=self._row, mode="clip")
+            margins(self.trees, self._row, self._margin)
+            chances(self._margin, self._slope, self._bias, output.direction[i])
+            if importance[batch.tier[i]]:
+                primary = int(output.direction[i].argmax())
+                explain(self.leaves[primary].arrays, self._row, self.trees.base[primary], self._scratch, self._shap)
+                output.shap[i, : len(self._shap)] = self._shap
+
+    def sound(self, slots: list[int], output: Output) -> bool:
+        chance = output.direction[slots]
+        return bool(((chance >= 0.0) & (chance <= 1.0)).all()) and bool(np.isfinite(output.shap[slots]).all())

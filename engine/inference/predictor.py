@@ -1,0 +1,263 @@
+"""From slots to answers: the one object that a worker calls for each microbatch.
+
+Owns the loaded models and the microbatch's arrays; run by workers. Reads request slots, the models'
+folders (at load alone) and the version table; writes answer slots, windows, and in its child row the
+model in hand and how often each version failed. What must stay true: answers are a function of slots
+and windows, whatever else is in the microbatch; nothing is compiled, opened or allocated in bulk after
+`load`; whatever a model does, every slot is answered.
+"""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from engine.errors import ModelError
+from engine.inference import batch as arrays
+from engine.inference import constants
+from engine.inference.batch import EXPIRED, MASKED, MODEL, NOBODY, PREDICT, SUBSTITUTE, Batch, Output
+from engine.inference.ensemble import combine
+from engine.inference.fallbacks import Breakers, Group, first_loaded, groups, rows_by_id
+from engine.inference.models.cnn import PatternModel
+from engine.inference.models.lstm import PriceModel
+from engine.inference.models.trees import DirectionModel
+from engine.inference.windows import enter
+from engine.registry.manifest import Kind, Manifest, read_manifest
+from engine.shared import Phase
+from engine.tenancy.tiers import BASELINE, VOTE
+from fastpath import layout
+
+log = logging.getLogger(__name__)
+
+
+class Model(Protocol):
+    """One loaded version."""
+
+    role: int
+    manifest: Manifest
+
+    def open(self) -> None:
+        """Read, check and prepare; ModelError if it cannot be used."""
+
+    def run(self, slots: list[int], batch: Batch, output: Output, importance: np.ndarray) -> None:
+        """Answer these slots of the microbatch, into the role's part of `output`."""
+
+    def sound(self, slots: list[int], output: Output) -> bool:
+        """Whether what was answered is finite, and chances are chances."""
+
+
+KINDS: dict[Kind, type[Any]] = {Kind.LSTM: PriceModel, Kind.CNN: PatternModel, Kind.XGBOOST: DirectionModel}
+
+
+class Predictor:
+    """`load` once, then `predict` for each microbatch.
+
+    store: folder of the models. versions: the shared version table. child: this process's row, shape
+    (1,). max_batch: most slots of a microbatch. worker: its index, for half-open breakers' probes.
+    """
+
+    def __init__(self, store: Path, versions: np.ndarray, child: np.ndarray, max_batch: int, worker: int) -> None:
+        self.store = store
+        self.versions = versions
+        self.child = child
+        self.max_batch = max_batch
+        self.worker = worker
+        self.models: dict[int, Model] = {}
+
+    def load(self) -> None:
+        """Reads, checks and runs every model, and compiles or loads every kernel by running it."""
+        began = time.monotonic()
+        self._rows = rows_by_id(self.versions)
+        for built_in in (VOTE, BASELINE):
+            if built_in not in self._rows:
+                raise ModelError(
+                    f"the version table: expected a row for {built_in}, found none; fill it with `fill_versions`"
+                )
+        self._book = constants.new_book(len(self.versions), self._rows[VOTE][0], self._rows[BASELINE][0])
+        self._batch, self._output = arrays.new_batch(self.max_batch), arrays.new_output(self.max_batch)
+        self._breakers = Breakers(self.versions, self.child, self.worker)
+        self.models = {}
+        for model_id, rows in self._rows.items():
+            for row in rows if model_id not in (VOTE, BASELINE) else ():
+                self._open(row, model_id)
+        self._groups = groups(self.versions)
+        self._tiers, self._cross_asset = constants.tier_table({each.manifest.id: each for each in self.models.values()})
+        self._bounds = self._bounds_by_tier()
+        self._requests = self._answers = self._windows = np.empty(0)
+        log.info("models opened in %.1f s", time.monotonic() - began)
+        began = time.monotonic()
+        self._warm()
+        log.info("models and kernels run once in %.1f s", time.monotonic() - began)
+
+    def _open(self, row: int, model_id: str) -> None:
+        """A version that cannot be used is told and left out; its fallback answers."""
+        version = self.versions["version"][row].decode()
+        began = time.monotonic()
+        try:
+            manifest = read_manifest(self.store / model_id / version)
+            if manifest.sha256.encode() != self.versions["sha256"][row]:
+                raise ModelError(
+                    f"{manifest.folder / 'model.toml'}: artefact.sha256: expected {self.versions['sha256'][row].decode()}, as when the engine started, "
+                    f"found {manifest.sha256}; give a changed model a new version"
+                )
+            if manifest.kind not in KINDS:
+                raise ModelError(
+                    f"{manifest.folder / 'model.toml'}: kind: expected one of {', '.join(each.name.lower() for each in KINDS)}, found ensemble"
+                )
+            constants.enter_version(self._book, row, manifest)
+            model: Model = KINDS[manifest.kind](manifest)
+            model.open()
+        except ModelError as error:
+            log.error("model %s %s is left out, its fallback answers: %s", model_id, version, error)
+            return
+        self.models[row] = model
+        log.info("model %s %s opened in %.2f s", model_id, version, time.monotonic() - began)
+
+    def _bounds_by_tier(self) -> np.ndarray:
+        bounds = constants.no_bounds()
+        for group in self._groups:
+            best = first_loaded(group.chain, dict(self.models))
+            if group.role == arrays.PRICE and best >= 0:
+                for tier in group.tiers:
+                    bounds[tier] = constants.bounds_of(self.models[best].manifest)
+        return bounds
+
+    def _warm(self) -> None:
+        """A full window of a made-up market through everything, every model included; none of it counts."""
+        requests, answers = np.zeros(4, layout.request_slot_dtype), np.zeros(4, layout.answer_slot_dtype)
+        windows = np.zeros((1, layout.window), layout.window_entry_dtype)
+        requests["mid"], requests["spread"], requests["indicators"] = 1.0, np.nan, np.nan
+        requests["generation"], requests["step"], requests["minute"], requests["tier"] = (
+            1,
+            layout.history_max,
+            1000,
+            [1, 2, 3, 3],
+        )
+        requests["opens"][0], requests["history_count"][0], requests["depth"] = (
+            1,
+            layout.history_max,
+            layout.history_max,
+        )
+        requests["history"][0] = 1.0 + 1e-4 * np.sin(np.arange(layout.history_max))
+        verdicts = np.array([PREDICT, PREDICT, PREDICT, EXPIRED], "u1")
+        now = time.monotonic_ns()
+        for first in range(0, 4, min(4, self.max_batch)):
+            size = min(4, self.max_batch)
+            self.predict(requests, first, size, verdicts[first : first + size].copy(), windows, answers, first, now)
+        self._batch.depth[0] = layout.history_max
+        for row, model in list(self.models.items()):
+            try:
+                model.run([0], self._batch, self._output, np.ones(constants.TIERS, "u1"))
+                sound = model.sound([0], self._output)
+            except Exception:
+                log.exception("%s raised at its first run", model.manifest.name)
+                sound = False
+            if not sound:
+                log.error(
+                    "model %s is left out, its fallback answers: it gave no usable numbers for a plain input",
+                    model.manifest.name,
+                )
+                del self.models[row]
+        self.child["failures"] = 0
+        self.child["successes"] = 0
+
+    def predict(
+        self,
+        requests: np.ndarray,
+        first: int,
+        count: int,
+        verdicts: np.ndarray,
+        windows: np.ndarray,
+        answers: np.ndarray,
+        answer_first: int,
+        taken_ns: int,
+    ) -> None:
+        """Answers `count` slots from position `first` on, into the answer slots from `answer_first` on.
+
+        requests, answers: slots of whole rings. verdicts: uint8, what each slot is: 0 passed through,
+        1 predicted, 2 expired at its turn. windows: (keys, 256) entries. Everything in an answer but
+        `answered_ns` and `inference_ms` is written. taken_ns: CLOCK_MONOTONIC.
+        """
+        assert 0 < count <= self.max_batch, (count, self.max_batch)
+        if requests is not self._requests or answers is not self._answers or windows is not self._windows:
+            self._view(requests, answers, windows)
+        slots, mask = self._request_view, len(requests) - 1
+        enter(slots, mask, first, count, verdicts, self._window_view, self._cross_asset, self._bounds, self._batch)
+        self._run_models(count)
+        combine(
+            slots, mask, first, count, verdicts, self._window_view, self._answer_view, self._answer_bytes, len(answers) - 1, answer_first,
+            taken_ns, self._batch, self._output, self._book, self._tiers,
+        )  # fmt: skip
+
+    def _view(self, requests: np.ndarray, answers: np.ndarray, windows: np.ndarray) -> None:
+        """The rings as kernels see them; made once, because a worker has one of each."""
+        self._requests, self._answers, self._windows = requests, answers, windows
+        self._request_view = arrays.as_kernel_sees(requests, arrays.request_dtype)
+        self._answer_view = arrays.as_kernel_sees(answers, arrays.answer_dtype)
+        self._answer_bytes = answers.view("u1").reshape(len(answers), answers.dtype.itemsize)
+        self._window_view = arrays.as_kernel_sees(windows, arrays.entry_dtype)
+
+    def _run_models(self, count: int) -> None:
+        batch, output = self._batch, self._output
+        output.who[:count] = MASKED
+        by_tier: list[list[int]] = [[] for _ in range(constants.TIERS)]
+        for i, (predicts, tier) in enumerate(
+            zip(batch.predicts[:count].tolist(), batch.tier[:count].tolist(), strict=True)
+        ):
+            if predicts:
+                by_tier[tier].append(i)
+        ran = False
+        for group in self._groups:
+            slots = [i for tier in group.tiers for i in by_tier[tier]]
+            if slots:
+                self._answer(group, slots)
+                ran = True
+        if ran:
+            self._in_hand(0, Phase.IDLE)
+
+    def _answer(self, group: Group, slots: list[int]) -> None:
+        """The wanted model, else who stands in for it; slots without its closed minutes wait, masked."""
+        batch, output = self._batch, self._output
+        best = first_loaded(group.chain, self.models)  # type: ignore[arg-type]
+        needed = self.models[best].manifest.closed_minutes if best >= 0 else 0
+        depth = batch.depth
+        waiting = [i for i in slots if depth[i] >= needed]
+        for row in group.chain:
+            model = self.models.get(row)
+            if model is None or not waiting:
+                continue
+            able = [i for i in waiting if depth[i] >= model.manifest.closed_minutes]
+            if able and self._breakers.allow(row) and self._try(row, model, able):
+                output.version[able, group.role] = row
+                output.who[able, group.role] = MODEL if row == group.wanted else SUBSTITUTE
+                waiting = [i for i in waiting if i not in able]
+        if waiting:
+            output.version[waiting, group.role] = self._book.baseline
+            output.who[waiting, group.role] = NOBODY
+
+    def _try(self, row: int, model: Model, slots: list[int]) -> bool:
+        self._in_hand(row + 1, Phase.IN_MODEL)
+        try:
+            model.run(slots, self._batch, self._output, self._tiers.importance)
+            fault = (
+                ""
+                if model.sound(slots, self._output)
+                else "it gave numbers that are not finite, or chances outside of 0 to 1"
+            )
+        except Exception as error:
+            fault = f"it raised {type(error).__name__}: {error}"
+        if not fault:
+            self._breakers.succeeded(row)
+            return True
+        times = self._breakers.failed(row)
+        if times & (times - 1) == 0:  # the 1st, 2nd, 4th, 8th ...
+            log.error("model %s failed, the %d. time; its fallback answers: %s", model.manifest.name, times, fault)
+        return False
+
+    def _in_hand(self, model: int, phase: Phase) -> None:
+        """For the supervisor: what would have been to blame."""
+        self.child["hand_model"] = model
+        self.child["phase"] = phase
+        self.child["phase_ns"] = time.monotonic_ns()
