@@ -42,7 +42,8 @@ class Region(NamedTuple):
 
 def _layout_version() -> int:
     """A number that differs as soon as two builds disagree about any shared struct."""
-    lines = [f"{name} {getattr(layout, name)!r}" for name in sorted(dir(layout)) if name.endswith("_dtype") and name[0] != "_"]
+    structs = {name: each for name, each in vars(layout).items() if isinstance(each, np.dtype)}
+    lines = [f"{name} {structs[name]!r}" for name in sorted(structs)]
     return int.from_bytes(hashlib.sha256("\n".join(lines).encode()).digest()[:8], "little")
 
 

@@ -1,4 +1,7 @@
 from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
 
 from fastpath.ring import ByteRing, Ring
 
@@ -7,7 +10,7 @@ spin_before_block_ns: int
 
 class Doorbell:
     fd: int
-    def __init__(self, memory: memoryview, fd: int) -> None: ...
+    def __init__(self, memory: memoryview | bytearray | NDArray[Any], fd: int) -> None: ...
     def ring(self) -> bool: ...
     def sleep(self) -> None: ...
     def wake(self) -> None: ...

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from texts import whole
 
 from fastpath.layout import request_slot_dtype, slot_bytes
 from fastpath.ring import Observer, Ring
@@ -98,26 +99,27 @@ def test_slots_have_the_stride_of_their_struct() -> None:
 
 def test_mistakes_are_told() -> None:
     writer, reader = make(4)
-    with pytest.raises(ValueError, match="^claim of 0 slots: expected 1 to 4, the ring's capacity$"):
+    with pytest.raises(ValueError, match=whole("claim of 0 slots: expected 1 to 4, the ring's capacity")):
         writer.claim(0)
-    with pytest.raises(ValueError, match="^claim of 5 slots: expected 1 to 4, the ring's capacity$"):
+    with pytest.raises(ValueError, match=whole("claim of 5 slots: expected 1 to 4, the ring's capacity")):
         writer.claim(5)
     write(writer, 2, 0)
     reader.release(1)
     for end in (1, 6):
-        with pytest.raises(AssertionError, match=rf"^publish to {end}: expected head 2 <= end <= 5, tail \+ capacity$"):
+        with pytest.raises(
+            AssertionError, match=whole(f"publish to {end}: expected head 2 <= end <= 5, tail + capacity")
+        ):
             writer.publish(end)
     for end in (0, 3):
-        with pytest.raises(AssertionError, match=f"^release to {end}: expected tail 1 <= end <= head 2$"):
+        with pytest.raises(AssertionError, match=whole(f"release to {end}: expected tail 1 <= end <= head 2")):
             reader.release(end)
 
 
 def test_memory_of_another_size_is_refused() -> None:
-    with pytest.raises(ValueError, match="^a ring's capacity must be a power of two, found 6$"):
+    with pytest.raises(ValueError, match=whole("a ring's capacity must be a power of two, found 6")):
         Ring.bytes_needed(6)
-    expected = (
-        "^a ring of 8-byte units needs 384 bytes and a power of two of units, found 408 bytes: "
-        r"reserve bytes_needed\(\)$"
+    expected = whole(
+        "a ring of 8-byte units needs 384 bytes and a power of two of units, found 408 bytes: reserve bytes_needed()"
     )
     with pytest.raises(ValueError, match=expected):
         Ring(bytearray(384 + 24), WORD)
@@ -176,7 +178,7 @@ def test_observer_copies_a_run_around_the_end_of_the_ring() -> None:
 
 def test_observer_of_an_unobserved_ring_is_refused() -> None:
     writer, _ = make(4, observed=False)
-    expected = "^an observer needs an observed ring: the writer of this one does not store its intent$"
+    expected = whole("an observer needs an observed ring: the writer of this one does not store its intent")
     with pytest.raises(ValueError, match=expected):
         Observer(writer)
 
@@ -185,8 +187,8 @@ def test_observer_is_told_its_mistakes() -> None:
     writer, reader = make(4)
     write(writer, 2, 0)
     observer = Observer(reader)
-    with pytest.raises(ValueError, match="^copy of 2 units at 1: published is what is below 2$"):
+    with pytest.raises(ValueError, match=whole("copy of 2 units at 1: published is what is below 2")):
         observer.copy(1, np.zeros(2, WORD))
-    with pytest.raises(ValueError, match="^copy into 4 bytes: expected 1 to 4 units of 8$"):
+    with pytest.raises(ValueError, match=whole("copy into 4 bytes: expected 1 to 4 units of 8")):
         observer.copy(0, np.zeros(1, "u4"))
     assert observer.missed == 0
