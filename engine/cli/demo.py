@@ -7,9 +7,7 @@ summary is of what the readers saw, and the exit status is 0 only if its counts 
 """
 
 import argparse
-import io
 import queue
-import re
 import signal
 import subprocess
 import threading
@@ -25,6 +23,7 @@ from rich.live import Live
 
 from engine.cli import summary, view
 from engine.cli.hosting import READY_S, ROOT, DemoError, Host, start
+from engine.cli.picture import draw
 from engine.cli.scrape import Scraper
 from engine.cli.view import Scene
 from engine.contract.names import Tier
@@ -122,7 +121,7 @@ def course(
         engine_status = host.end()
     drained_s = time.monotonic() - began
     if arguments.svg:
-        draw(scene, Path(arguments.svg))
+        Path(arguments.svg).write_text(draw(view.frame(scene), view.WIDTH, "make demo"))
     return summary.settle(reports.last_books(), engine_status, drained_s)
 
 
@@ -261,10 +260,3 @@ def shown(console: Console) -> Iterator[Callable[[Scene], None]]:
             console.print(view.line(scene), soft_wrap=True)
 
     yield say
-
-
-def draw(scene: Scene, path: Path) -> None:
-    """The scene as a picture, without anything fetched from elsewhere."""
-    console = Console(record=True, width=view.WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor")
-    console.print(view.frame(scene))
-    path.write_text(re.sub(r"@font-face \{.*?\}\s*", "", console.export_svg(title="make demo"), flags=re.DOTALL))

@@ -24,6 +24,7 @@ from engine.egress.encoding import Answer, Versions, encode
 from engine.egress.gathering import Gathered
 from engine.shared import EGRESS, Count, Shared, Stage, Verdict
 
+CONFIRM_EVERY_S = 0.005  # nobody waits for a confirmation but room, so one PING stands for many answers
 CONFIRM_LIMIT_S = 2  # for the PONG; the link's own pings notice a dead server before
 
 
@@ -126,6 +127,7 @@ class Delivery:
         """For ever: a PING after what was sent; its PONG says that the server has all of it."""
         assert self.link is not None
         while True:
+            await asyncio.sleep(CONFIRM_EVERY_S)
             await self.something_sent.wait()
             self.something_sent.clear()
             batch, self._unconfirmed = self._unconfirmed, []
@@ -148,6 +150,8 @@ class Delivery:
         if not self.link.is_up:
             return 0
         try:
+            # Twice: this client writes its PING ahead of what it has queued, and queued bytes behind it.
+            await self.link.client.flush(timeout=CONFIRM_LIMIT_S)
             await self.link.client.flush(timeout=CONFIRM_LIMIT_S)
         except (NatsError, TimeoutError, OSError):
             return 0

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from engine.inference.features import FEATURE_NAMES, FEATURES, TREND_MINUTES
-from engine.inference.jit import kernel_dtype
+from engine.inference.jit import kernel, kernel_dtype
 from fastpath import layout
 
 LSTM_MINUTES = 49  # closed ones; the open one is the 50th step
@@ -18,9 +18,8 @@ ROLES = 3  # price, pattern, direction; the ensemble reads these
 PRICE, PATTERN, DIRECTION = range(ROLES)
 
 PASS, PREDICT, EXPIRED = range(3)  # what the loop decided about a slot
-MASKED, MODEL, SUBSTITUTE, NOBODY = range(
-    4
-)  # who answered a role: none yet (warming), the wanted model, another, the baseline
+# Who answered a role: none yet (warming), the wanted model, another one, the baseline.
+MASKED, MODEL, SUBSTITUTE, NOBODY = range(4)
 
 COLUMN_NAMES = (*FEATURE_NAMES, "trend", "correlation_mean", "correlation_max", "correlation_min")
 COLUMNS = len(COLUMN_NAMES)
@@ -85,6 +84,24 @@ def new_output(slots: int) -> Output:
         direction=np.zeros((slots, 3)),
         shap=np.zeros((slots, layout.shap_max), "f4"),
     )
+
+
+@kernel
+def are_finite(values):
+    """Whether a model's row of numbers can be used."""
+    for n in range(len(values)):
+        if not np.isfinite(values[n]):
+            return False
+    return True
+
+
+@kernel
+def are_chances(values):
+    """Whether each number of a row is a probability; NaN is none."""
+    for n in range(len(values)):
+        if not 0.0 <= values[n] <= 1.0:
+            return False
+    return True
 
 
 def as_kernel_sees(array: np.ndarray, dtype: np.dtype) -> Any:

@@ -32,6 +32,7 @@ WIDER = 1.25  # a baseline's interval, because it stands in for a model
 BASE_RATES = np.array([0.3, 0.4, 0.3])  # of the 15-minute label: sell, hold, buy
 UNMOVED = 0.03  # chance that a mid is the same a minute later
 PATTERN_SHOWN = 0.3
+FAR = 1.0  # of a predicted log return: only absurd prices come near it, and they stay finite
 TREND_FULL = 4.0  # standard deviations of the slope at which a trend's strength is 1
 
 # Which way a pattern points, by trading.v1.PatternType - 1: fixed, or with (2) or against (-2) the window's own move.
@@ -95,7 +96,7 @@ def _price(i, answer, entry, log_q, book, output, horizons):
             entry.predicted[h], entry.half[h] = np.nan, np.nan
             wide = half * WIDER
         else:
-            price = entry.mid * np.exp(output.move[i, h] * sd)
+            price = entry.mid * np.exp(min(max(output.move[i, h] * sd, -FAR), FAR))
             rise, half = output.rise[i, h], book.q[version, h] * np.exp(log_q[h]) * sd * entry.mid
             entry.predicted[h], entry.half[h] = price, half
             wide = half

@@ -54,19 +54,19 @@ def groups(versions: np.ndarray) -> list[Group]:
 class Breakers:
     """What this worker may try, and what came of it."""
 
-    def __init__(self, versions: np.ndarray, child: np.ndarray, worker: int) -> None:
+    def __init__(self, versions: np.ndarray, child: np.ndarray) -> None:
         self._state, self._probe_worker, self._probe_number = (
             versions[each] for each in ("breaker", "probe_worker", "probe_number")
         )
         self._failures, self._successes = child["failures"][0], child["successes"][0]
         self._probes_used: dict[int, int] = {}
-        self._worker = worker
+        self._seat = child["seat"]  # worker index + 1
 
     def allow(self, version: int) -> bool:
         state = self._state[version]
         if state == Breaker.CLOSED:
             return True
-        if state == Breaker.OPEN or self._probe_worker[version] != self._worker:
+        if state == Breaker.OPEN or self._probe_worker[version] + 1 != self._seat[0]:
             return False
         number = int(self._probe_number[version])
         if self._probes_used.get(version) == number:

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numba
 import numpy as np
@@ -59,9 +59,12 @@ def secure(folder: Path) -> Path:
 
 @cache
 def _source_stamp() -> str:
-    digest = hashlib.sha256()
+    """Of every file that defines kernels, and of the contract's constants that they take in."""
+    digest = hashlib.sha256((SOURCES.parent / "contract" / "names.py").read_bytes())
     for path in sorted(SOURCES.rglob("*.py")):
-        digest.update(path.relative_to(SOURCES).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+        source = path.read_bytes()
+        if b"inference.jit import" in source:
+            digest.update(path.relative_to(SOURCES).as_posix().encode() + b"\0" + source + b"\0")
     return digest.hexdigest()
 
 
@@ -90,7 +93,7 @@ class _Locator:
 
 
 class _Implementation(CompileResultCacheImpl):
-    _locator_classes: ClassVar[list[type[object]]] = [_Locator]
+    _locator_classes = [_Locator]  # noqa: RUF012 - as Numba declares it
 
 
 class _Cache(FunctionCache):

@@ -16,7 +16,7 @@ from engine.supervision.child import Child
 
 def run(child: Child) -> int:
     settings, shared = child.settings, child.shared
-    predictor = Predictor(Path(settings.models.path), shared.versions, child.row, settings.engine.max_batch, worker=0)
+    predictor = Predictor(Path(settings.models.path), shared.versions, child.row, settings.engine.max_batch)
     predictor.load()
     microbatch.warm(shared.requests[0].slots, shared.answers[0].slots)
     child.pulse(Phase.STANDBY)
@@ -24,7 +24,6 @@ def run(child: Child) -> int:
     worker = await_seat(child)
     if worker < 0:
         return 0
-    predictor.worker = worker
     return serve(child, predictor, worker)
 
 

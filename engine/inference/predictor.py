@@ -55,15 +55,14 @@ class Predictor:
     """`load` once, then `predict` for each microbatch.
 
     store: folder of the models. versions: the shared version table. child: this process's row, shape
-    (1,). max_batch: most slots of a microbatch. worker: its index, for half-open breakers' probes.
+    (1,). max_batch: most slots of a microbatch.
     """
 
-    def __init__(self, store: Path, versions: np.ndarray, child: np.ndarray, max_batch: int, worker: int) -> None:
+    def __init__(self, store: Path, versions: np.ndarray, child: np.ndarray, max_batch: int) -> None:
         self.store = store
         self.versions = versions
         self.child = child
         self.max_batch = max_batch
-        self.worker = worker
         self.models: dict[int, Model] = {}
 
     def load(self) -> None:
@@ -77,7 +76,7 @@ class Predictor:
                 )
         self._book = constants.new_book(len(self.versions), self._rows[VOTE][0], self._rows[BASELINE][0])
         self._batch, self._output = arrays.new_batch(self.max_batch), arrays.new_output(self.max_batch)
-        self._breakers = Breakers(self.versions, self.child, self.worker)
+        self._breakers = Breakers(self.versions, self.child)
         self.models = {}
         for model_id, rows in self._rows.items():
             for row in rows if model_id not in (VOTE, BASELINE) else ():

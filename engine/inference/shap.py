@@ -95,10 +95,13 @@ def _leaves(tree: dict[str, Any]) -> list[tuple[float, dict[int, tuple[float, fl
 
 @kernel
 def explain(leaves, row, base, scratch, out):
-    """out: one value a feature, then the bias; they sum to the margin."""
-    out[:] = 0.0
-    out[-1] = base + leaves.expected
-    one, sums = scratch[0], scratch[1]
+    """out[: features + 1]: one value a feature, then the bias; they sum to the margin.
+
+    scratch: (3, n) float64, n above the number of features and DEPTH_MAX; sums are kept in it, because
+    `out` may be float32.
+    """
+    one, sums, values = scratch[0], scratch[1], scratch[2]
+    values[: len(row)] = 0.0
     for k in range(len(leaves.value)):
         first, count = leaves.first[k], leaves.first[k + 1] - leaves.first[k]
         for a in range(count):
@@ -121,4 +124,6 @@ def explain(leaves, row, base, scratch, out):
             total = 0.0
             for s in range(size + 1):
                 total += sums[s] * SHARES[count, s]
-            out[leaves.feature[first + a]] += leaves.value[k] * (one[a] - leaves.zero[first + a]) * total
+            values[leaves.feature[first + a]] += leaves.value[k] * (one[a] - leaves.zero[first + a]) * total
+    out[: len(row)] = values[: len(row)]
+    out[len(row)] = base + leaves.expected

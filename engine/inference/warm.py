@@ -15,7 +15,7 @@ import numpy as np
 from numba.core import event
 
 from engine import limits
-from engine.inference import jit
+from engine.inference import jit, microbatch
 from engine.inference.predictor import Predictor
 from engine.registry.manifest import fill_versions, read_store
 from fastpath import layout
@@ -54,7 +54,8 @@ def main() -> int:
     fill_versions(read_store(arguments.models), versions, names)
     progress = Progress()
     with event.install_listener("numba:compile", progress):
-        Predictor(arguments.models, versions, np.zeros(1, layout.child_row_dtype), 4, 0).load()
+        microbatch.warm(np.zeros(1, layout.request_slot_dtype), np.zeros(1, layout.answer_slot_dtype))
+        Predictor(arguments.models, versions, np.zeros(1, layout.child_row_dtype), 4).load()
     print(f"{progress.compiled} kernels compiled, {len(jit.kernels)} ready in {jit.FOLDER}", file=sys.stderr)
     return 0
 

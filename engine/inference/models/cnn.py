@@ -6,7 +6,7 @@ stay true: the picture is drawn by the same kernel in training.
 
 import numpy as np
 
-from engine.inference.batch import IMAGE_MINUTES, PATTERN, Batch, Output
+from engine.inference.batch import IMAGE_MINUTES, PATTERN, Batch, Output, are_chances
 from engine.inference.image import HEIGHT, draw
 from engine.inference.models.session import Session
 from engine.registry.manifest import Manifest
@@ -33,5 +33,4 @@ class PatternModel:
             output.pattern[i] = session.out["pattern"][0]
 
     def sound(self, slots: list[int], output: Output) -> bool:
-        chance = output.pattern[slots]
-        return bool(((chance >= 0.0) & (chance <= 1.0)).all())  # NaN is neither
+        return all(are_chances(output.pattern[i]) for i in slots)

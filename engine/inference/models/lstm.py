@@ -7,7 +7,7 @@ What must stay true: inputs of a row are that slot's own, and outputs are checke
 import numpy as np
 
 from engine.errors import ModelError
-from engine.inference.batch import LSTM_MINUTES, PRICE, Batch, Output
+from engine.inference.batch import LSTM_MINUTES, PRICE, Batch, Output, are_chances, are_finite
 from engine.inference.features import FEATURE_NAMES
 from engine.inference.models.session import Session
 from engine.registry.manifest import Manifest
@@ -43,5 +43,4 @@ class PriceModel:
 
     def sound(self, slots: list[int], output: Output) -> bool:
         """Whether every number is finite and every chance one."""
-        rise = output.rise[slots]
-        return bool(np.isfinite(output.move[slots]).all() and ((rise >= 0.0) & (rise <= 1.0)).all())
+        return all(are_finite(output.move[i]) and are_chances(output.rise[i]) for i in slots)

@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from engine.errors import ModelError
-from engine.inference.batch import COLUMN_NAMES, DIRECTION, Batch, Output
+from engine.inference.batch import COLUMN_NAMES, DIRECTION, Batch, Output, are_chances, are_finite
 from engine.inference.jit import kernel
 from engine.inference.shap import DEPTH_MAX, Leaves, explain
 from engine.registry.manifest import Manifest, read_artefact
 
 CLASSES = 3  # sell, hold, buy
-BEYOND = 60.0  # a margin this far from zero decides alone, and its exponential still fits
 
 
 class Trees(NamedTuple):
@@ -42,20 +41,20 @@ def margins(trees, columns, out):
         node = trees.root[t]
         while trees.left[node] >= 0:
             x = columns[trees.feature[node]]
-            if np.isnan(x):
-                goes_left = trees.missing_left[node] != 0
-            else:
-                goes_left = x < trees.below[node]
+            goes_left = x < trees.below[node] or (np.isnan(x) and trees.missing_left[node] != 0)
             node = trees.left[node] if goes_left else trees.right[node]
         out[trees.of_class[t]] += trees.value[node]
 
 
 @kernel
-def chances(margin, slope, bias, out):
-    """Calibrated: softmax of slope * margin + bias."""
+def decide(trees, columns, chosen, slope, bias, row, margin, out):
+    """Calibrated chances of the classes, softmax of slope * margin + bias; `row` becomes the model's own inputs."""
+    for n in range(len(chosen)):
+        row[n] = columns[chosen[n]]
+    margins(trees, row, margin)
     high = -np.inf
     for k in range(CLASSES):
-        out[k] = min(max(slope * margin[k] + bias[k], -BEYOND), BEYOND) if np.isfinite(margin[k]) else np.nan
+        out[k] = slope * margin[k] + bias[k]
         high = max(high, out[k])
     total = 0.0
     for k in range(CLASSES):
@@ -97,8 +96,7 @@ class DirectionModel:
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
         self._margin, self._row = np.zeros(CLASSES), np.zeros(len(manifest.features), "f4")
-        self._shap = np.zeros(len(manifest.features) + 1)
-        self._scratch = np.zeros((2, DEPTH_MAX + 1))
+        self._scratch = np.zeros((3, max(DEPTH_MAX, len(manifest.features)) + 1))
 
     def open(self) -> None:
         import xgboost  # slow to import, and needed here alone
@@ -132,14 +130,11 @@ class DirectionModel:
 
     def run(self, slots: list[int], batch: Batch, output: Output, importance: np.ndarray) -> None:
         for i in slots:
-            np.take(batch.columns[i], self._columns, out=self._row, mode="clip")
-            margins(self.trees, self._row, self._margin)
-            chances(self._margin, self._slope, self._bias, output.direction[i])
+            row, chance = self._row, output.direction[i]
+            decide(self.trees, batch.columns[i], self._columns, self._slope, self._bias, row, self._margin, chance)
             if importance[batch.tier[i]]:
-                primary = int(output.direction[i].argmax())
-                explain(self.leaves[primary].arrays, self._row, self.trees.base[primary], self._scratch, self._shap)
-                output.shap[i, : len(self._shap)] = self._shap
+                primary = int(chance.argmax())
+                explain(self.leaves[primary].arrays, row, self.trees.base[primary], self._scratch, output.shap[i])
 
     def sound(self, slots: list[int], output: Output) -> bool:
-        chance = output.direction[slots]
-        return bool(((chance >= 0.0) & (chance <= 1.0)).all()) and bool(np.isfinite(output.shap[slots]).all())
+        return all(are_chances(output.direction[i]) and are_finite(output.shap[i]) for i in slots)
