@@ -5,6 +5,7 @@ its own; processes that the tests start with that folder before the project on t
 What must stay true: the build that the engine runs is never touched.
 """
 
+import importlib.util
 import os
 import random
 import shutil
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from shared_file import SharedFile
@@ -23,15 +25,29 @@ import sys
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
+headers, flag, *names = sys.argv[1:]
 extensions = [
-    Extension(f"fastpath.{name}", [f"fastpath/{name}.pyx"], extra_compile_args=["-std=c11", "-O1", "-g0"],
-              define_macros=[("TICKPATH_FAILPOINTS", "1")])
-    for name in ("ring", "arbiter")
+    Extension(name, [name.replace(".", "/") + ".pyx"], include_dirs=[headers],
+              extra_compile_args=["-std=c11", "-O2", "-g0", flag])
+    for name in names
 ]
 directives = {"boundscheck": False, "wraparound": False, "cdivision": True}
-setup(name="failpoints", packages=[], script_args=["-q", "build_ext", "--inplace"],
+setup(name="built-by-tests", packages=[], script_args=["-q", "build_ext", "--inplace"],
       ext_modules=cythonize(extensions, language_level=3, compiler_directives=directives, quiet=True))
 """
+
+
+def build(folder: Path, flag: str, *names: str) -> None:
+    """Compiles the folder's Cython modules in place; what they cimport and it lacks is the engine's."""
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD, str(ROOT / "fastpath"), flag, *names],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": f"{folder}:{ROOT}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"the build of {', '.join(names)} failed:\n{done.stdout}\n{done.stderr}"
 
 
 @pytest.fixture
@@ -62,9 +78,22 @@ def failpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for source in sorted((ROOT / "fastpath").iterdir()):
         if source.suffix in (".pxd", ".h") or source.name in ("__init__.py", "ring.pyx", "arbiter.pyx"):
             shutil.copy(source, folder / "fastpath")
-    done = subprocess.run([sys.executable, "-c", BUILD], cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"the build with failpoints failed:\n{done.stdout}\n{done.stderr}"
+    build(folder, "-DTICKPATH_FAILPOINTS", "fastpath.ring", "fastpath.arbiter")
     return folder
+
+
+@pytest.fixture(scope="session")
+def sleepers(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    """sleepers.pyx, compiled against the engine's own fastpath."""
+    folder = tmp_path_factory.mktemp("sleepers")
+    shutil.copy(Path(__file__).with_name("sleepers.pyx"), folder)
+    build(folder, "-DNDEBUG", "sleepers")
+    spec = importlib.util.spec_from_file_location("sleepers", next(folder.glob("sleepers.*.so")))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture
