@@ -189,6 +189,12 @@ def _queues(shared: Shared) -> Iterator[str]:
         yield from family(f"tickpath_{name}_slots", "gauge", f"Slots in use in the {name} rings.", [({}, slots)])
     tail = shared.inputs.tail
     yield from family(
+        "tickpath_input_position",
+        "counter",
+        "Position of the last accepted input: how many there were, heartbeats included.",
+        [({}, int(shared.ingress[0]["applied"]))],
+    )
+    yield from family(
         "tickpath_inputs_bytes", "gauge", "Bytes of inputs not done with.", [({}, shared.inputs.head - tail)]
     )
 

@@ -57,6 +57,7 @@ class Ingress:
         self._retry: asyncio.TimerHandle | None = None
         self._draining = False
         self._second = 0.0
+        self._counted: dict[Count, int] = {}  # of this process; the arena's counters outlive it
 
     async def serve(self) -> int:
         """Runs until the supervisor asks for the end. Exit status."""
@@ -201,6 +202,12 @@ class Ingress:
             self._refresh_keys()
             self.heard = {company: at for company, at in self.heard.items() if now - at < TENANT_SECONDS}
             self.counters[Count.TENANTS] = len(self.heard)
+        for count, now_at in (
+            (Count.TOKENS_VERIFIED, self.verifier.signatures_checked),
+            (Count.WINDOWS_EVICTED, self.sequencer.tables.keys.evicted),
+        ):
+            self.counters[count] += now_at - self._counted.get(count, 0)
+            self._counted[count] = now_at
         queued = sum(queue.count for queue in self.queues)
         self.counters[Count.QUEUED] = queued
         self.shared.ingress[0]["drained"] = int(self._draining and queued == 0)
