@@ -42,6 +42,7 @@ FIRST_BAR = 241  # a full price history before it
 TOKEN_S = 3600.0
 LOOK_S = 1.0  # between two looks at health and metrics
 LOOK_AGAIN_S = 0.05  # between two looks at something that another process does
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LAST_BOOKS_S = 5.0  # after the engine's end
 
 
@@ -72,6 +73,7 @@ def main(arguments: argparse.Namespace) -> int:
             market = start(["-m", "engine.cli.traffic"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             result = course(arguments, console, host, market)
         finally:
+            ignore_signals()  # a second Ctrl-C must not stop the putting away
             close(market)
             host.close()
     for text in summary.lines(result):
@@ -88,12 +90,17 @@ def ended_by_signals() -> Iterator[None]:
     def interrupt(number: int, _: object) -> None:
         raise KeyboardInterrupt
 
-    before = {each: signal.signal(each, interrupt) for each in (signal.SIGTERM, signal.SIGHUP)}
+    before = {each: signal.signal(each, interrupt) for each in ENDING}
     try:
         yield
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+def ignore_signals() -> None:
+    for each in ENDING:
+        signal.signal(each, signal.SIG_IGN)
 
 
 def close(market: subprocess.Popen[bytes] | None) -> None:

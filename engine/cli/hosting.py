@@ -25,6 +25,8 @@ from engine.tenancy.signing import KeyPairFiles, write_key_pair
 ROOT = Path(engine.__file__).parents[1]
 READY_S = 120.0
 END_S = 15.0  # after SIGTERM; its own drain takes ten at most
+CLOSE_S = 5.0  # after SIGTERM where nobody waits for a drain any more
+FOLDER_BYTES_MAX = 60  # of the folder above: a Unix socket's path holds 107 bytes
 LOG_LINES = 15  # of the engine's, shown when it failed
 GIVEN_UP = "is not started again"  # the supervisor's word about a spent restart budget
 PR_SET_PDEATHSIG = 1
@@ -73,7 +75,10 @@ class Host:
 
     def open(self) -> None:
         """Makes the folder, for this user only, and starts the engine in it."""
-        self.folder = Path(tempfile.mkdtemp(prefix="tickpath-demo-"))
+        above = tempfile.gettempdir()
+        self.folder = Path(
+            tempfile.mkdtemp(prefix="tickpath-demo-", dir=above if len(above) <= FOLDER_BYTES_MAX else "/tmp")
+        )
         self.keys = write_key_pair(self.folder / "keys")
         cores = len(os.sched_getaffinity(0))
         configuration = self.folder / "engine.toml"
@@ -134,8 +139,12 @@ class Host:
     def close(self) -> None:
         """Ends what still runs and removes the folder."""
         if self.process is not None and self.process.poll() is None:
-            self.process.kill()  # its children end with it
-            self.process.wait()
+            self.process.terminate()
+            try:
+                self.process.wait(CLOSE_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()  # its children end with it
+                self.process.wait()
         if self.folder != Path():
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -161,6 +170,9 @@ def _indented(text: str) -> str:
 def start(arguments: list[str], **streams: Any) -> subprocess.Popen[bytes]:
     """This Python with other arguments, ending with this process; Ctrl-C at the terminal does not reach it."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TICKPATH_")}
+    environment["ORT_DISABLE_TELEMETRY"] = (
+        "1"  # else importing ONNX Runtime writes `.ses` into TMPDIR and may call home
+    )
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,

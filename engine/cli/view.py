@@ -37,6 +37,8 @@ PATTERNS = {
     "WEDGE": "wedge",
 }
 
+NOTE = "Price: median ± half of the 90 % interval. Signal: the ensemble's, and its chance of being right."
+
 
 class Scene(NamedTuple):
     """All that a frame shows."""
@@ -53,7 +55,7 @@ def frame(scene: Scene) -> RenderableType:
     lower = Table.grid(padding=(0, 4, 0, 0))
     lower.add_row(_latencies(scene), _processes(scene.look))
     companies = [part for account in accounts for part in _company(account)]
-    return Group(_head(scene, accounts), Text(), _columns(), *companies, Text(), lower)
+    return Group(_head(scene, accounts), Text(), _columns(), *companies, Text(), lower, Text(NOTE, QUIET))
 
 
 def _head(scene: Scene, accounts: Sequence[Account]) -> RenderableType:
