@@ -34,7 +34,7 @@ def histogram(name: str, text: str, rows: Iterable[tuple[Labels, np.ndarray]]) -
     """Lines of histograms in seconds from `histogram_row` records, one for each set of labels."""
     lines: list[str] = []
     for labels, row in rows:
-        below = np.concatenate([[0], np.cumsum(row["buckets"].copy())])
+        below = np.concatenate([np.zeros(1, np.uint64), np.cumsum(row["buckets"])])  # one reading for all lines
         for bound, count in zip(BOUNDS_S, below[BELOW], strict=True):
             lines.append(f"{name}_bucket{_braces({**labels, 'le': number(bound)})} {count}")
         lines.append(f"{name}_bucket{_braces({**labels, 'le': '+Inf'})} {below[-1]}")

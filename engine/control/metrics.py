@@ -190,7 +190,7 @@ def _queues(shared: Shared) -> Iterator[str]:
     tail = shared.inputs.tail
     yield from family(
         "tickpath_input_position",
-        "counter",
+        "gauge",
         "Position of the last accepted input: how many there were, heartbeats included.",
         [({}, int(shared.ingress[0]["applied"]))],
     )

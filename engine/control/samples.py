@@ -26,7 +26,7 @@ class Sample(NamedTuple):
 
 class Rates(NamedTuple):
     predictions_per_s: float
-    inference_ms: float  # mean of a vector, from taken to answered
+    inference_ms: float  # mean of a microbatch, from taken to answered
     cores: float  # that the engine's processes used
 
 

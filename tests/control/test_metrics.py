@@ -33,6 +33,7 @@ def parse(text):
             families[current][0] = line.split()[3]
         else:
             name, labels, value = SAMPLE.fullmatch(line).groups()
+            assert not value.endswith(".0"), line
             kind, samples = families[current]
             assert name == current or (kind == "histogram" and name.removeprefix(current) in SUFFIXES), line
             key = (name, tuple(LABEL.findall(labels or "")))
