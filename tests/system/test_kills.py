@@ -78,10 +78,8 @@ async def disturbed(engine: EngineProcess, url: str, streams: list[Stream], seed
 async def undisturbed(url: str, bodies: list[tuple[str, bytes]], count: int) -> Reader:
     client = await nats.connect(url)
     reader = await Reader().open(client)
-    sent = 0
-    for subject, body in bodies:
+    for sent, (subject, body) in enumerate(bodies, 1):
         await client.publish(subject, body)
-        sent += 1
         if sent % 20 == 0:
             await eventually(lambda: len(reader.answers) >= sent - 40, 30, "the undisturbed run goes on")  # noqa: B023
     await eventually(lambda: len(reader.answers) >= count, 30, "the undisturbed run is answered")
