@@ -38,7 +38,7 @@ def secure(folder: Path) -> Path:
         pass  # a read-only installation: what is there is all there will be
     try:
         found = folder.lstat()
-    except FileNotFoundError:
+    except OSError:
         return folder
     if not stat.S_ISDIR(found.st_mode):
         raise ModelError(
