@@ -1,0 +1,141 @@
+"""Who is measured wire to wire, and how each is started.
+
+Owns the table of contenders and their configurations; run by the benchmark's own process. What must
+stay true: each contender is a process (or several) of its own with subjects of its own at the same
+nats-server; an echo answers with exactly as many bytes as the engine did in the warm-up.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bench.load import BATCHES, SINGLES, Load
+from bench.servers import BenchError, Place
+
+COMPANY, USER = "bench", "feed"
+# Of an answer's body, where no engine is among the contenders to be asked: what one answered once.
+SIZES: Mapping[str, int] = {BATCHES.name: 13_500, SINGLES.name: 1_600}
+
+ENGINE = """\
+[engine]
+name = "bench-{pid}"
+device = "cpu"
+
+[bus.nats]
+url = "{url}"
+
+[auth]
+algorithms = ["EdDSA"]
+jwks_file = "{jwks}"
+
+[models]
+path = "models"
+
+[registry]
+url = "sqlite:///{folder}/registry.db"
+
+[http]
+listen = "127.0.0.1:{port}"
+
+[grpc]
+listen = "127.0.0.1:0"
+"""
+
+
+@dataclass(frozen=True)
+class Contender:
+    name: str  # of its account too
+    words: str
+    is_echo: bool
+    start: Callable[["Contender", Place, Mapping[str, int]], None]
+
+
+def start_echo(contender: Contender, place: Place, sizes: Mapping[str, int]) -> None:
+    pairs = [f"{stream}={count}" for stream, count in sizes.items()]
+    place.start_python(contender.name, "-m", "bench.echo", place.url(contender.name), *pairs)
+    place.wait_said(contender.name, "ready")
+
+
+def start_plain(contender: Contender, place: Place, sizes: Mapping[str, int]) -> None:
+    remember = ["--remember"] if contender.name == "plain-remembering" else []
+    place.start_python(
+        contender.name,
+        "-m",
+        "bench.plain_service",
+        f"--url={place.url(contender.name)}",
+        f"--jwks={place.keys.public}",
+        *remember,
+    )
+    place.wait_said(contender.name, "ready")
+
+
+def start_engine(contender: Contender, place: Place, sizes: Mapping[str, int]) -> None:
+    port = _free_port()
+    configuration = place.folder / "engine.toml"
+    configuration.write_text(
+        ENGINE.format(
+            pid=os.getpid(), url=place.url(contender.name), jwks=place.keys.public, folder=place.folder, port=port
+        )
+    )
+    place.start_python(contender.name, "-m", "engine", "run", "--config", str(configuration))
+    place.wait_http(contender.name, f"http://127.0.0.1:{port}/v2/health/ready")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+CONTENDERS = (
+    Contender("echo", "raw-socket echo of answer-sized bytes", True, start_echo),
+    Contender("echo-again", "the same echo once more", True, start_echo),
+    Contender("plain", "plain asyncio service, PyJWT on each message", False, start_plain),
+    Contender("plain-remembering", "the same, good tokens remembered for a minute", False, start_plain),
+    Contender("engine", "python -m engine run", False, start_engine),
+)
+
+
+class Driver:
+    """A contender's generator, seen from the benchmark. `open`, then for each round `begin` and `end`."""
+
+    def __init__(self, contender: Contender, seed: int) -> None:
+        self.contender = contender
+        self.seed = seed
+        self.sizes: Mapping[str, int] = {}
+
+    def open(self, place: Place) -> None:
+        self.place = place
+        self.process = place.start(
+            f"{self.contender.name}-generator",
+            [sys.executable, "-m", "bench.generator"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        about = {"company": COMPANY, "user": USER, "seed": self.seed, "token": place.token(COMPANY, USER)}
+        self._write(about | {"url": place.url(self.contender.name)})
+
+    def begin(self, load: Load, dues_ns: list[int]) -> None:
+        """The round's messages, each with the time of CLOCK_MONOTONIC at which it is due."""
+        echo_bytes = self.sizes[load.name] if self.contender.is_echo else None
+        self._write({"load": load.name, "dues_ns": dues_ns, "echo_bytes": echo_bytes})
+
+    def end(self) -> dict[str, Any]:
+        """What the round showed; the fields are those of `answers.Round`."""
+        assert self.process.stdout is not None
+        said = self.process.stdout.readline()
+        if not said:
+            name = f"{self.contender.name}-generator"
+            raise BenchError(f"{name}: expected a round's figures, found its end:\n{self.place.tail(name)}")
+        found: dict[str, Any] = json.loads(said)
+        return found
+
+    def _write(self, job: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(job).encode() + b"\n")
+        self.process.stdin.flush()

@@ -1,0 +1,108 @@
+"""What a producer sends in a benchmark: loads, prices, and whole messages made before their time.
+
+Owns the loads and a stream's state: its numbering, its prices, which symbols it has sent. Runs in the
+generator's process. Due times are fixed in advance, so timestamps are known and every byte of a
+message can be made before a round begins. What must stay true: equal seeds give equal prices; a
+symbol's first vector carries 240 mids, so that no window has to fill; event times rise, and are the
+times at which the messages are due.
+"""
+
+import math
+import random
+import time
+from dataclasses import dataclass
+
+from bench.raw_nats import publication
+from engine.client.sender import Sender
+from engine.contract.ml.feature_vectors_pb2 import FeatureVector
+
+SYMBOLS = ("EURUSD", "GBPUSD", "USDJPY", "AUDUSD", "NZDUSD", "USDCAD", "USDCHF", "EURGBP", "EURJPY", "XAUUSD")
+HISTORY = 240
+MINUTE_BP = 1.0  # standard deviation of a minute's move
+TICK_BP = 0.1  # of a vector's
+SPREAD_BP = 0.5
+MINUTE_NS = 60_000_000_000
+
+
+@dataclass(frozen=True)
+class Load:
+    """An open-loop load; its name is its stream's too."""
+
+    name: str
+    messages_per_s: int
+    vectors: int  # in each message
+
+    @property
+    def words(self) -> str:
+        return f"{self.messages_per_s} messages/s x {self.vectors} vector{'s' if self.vectors > 1 else ''}"
+
+    @property
+    def period_ns(self) -> int:
+        return 1_000_000_000 // self.messages_per_s
+
+
+BATCHES = Load("batches", 5, 10)
+SINGLES = Load("singles", 500, 1)
+LOADS = (BATCHES, SINGLES)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A message before its time."""
+
+    due_ns: int  # CLOCK_MONOTONIC
+    name: str
+    symbols: tuple[str, ...]
+    wire: bytes  # ready for the socket
+
+
+class Prices:
+    """A symbol's walk."""
+
+    def __init__(self, symbol: str, seed: int) -> None:
+        self._random = random.Random(f"{seed} {symbol}")
+        self._mid = 1.0 + self._random.random()
+        self.history = [self._step(MINUTE_BP) for _ in range(HISTORY)]
+
+    def next(self) -> float:
+        return self._step(TICK_BP)
+
+    def _step(self, bp: float) -> float:
+        self._mid *= math.exp(self._random.gauss(0.0, bp) * 1e-4)
+        return self._mid
+
+
+class Stream:
+    """One load's messages of one producer."""
+
+    def __init__(self, load: Load, company: str, user: str, token: str, seed: int) -> None:
+        self.load = load
+        self._unix_ns = time.time_ns()
+        self.sender = Sender(company, user, load.name, token, clock=lambda: self._unix_ns)
+        self.minutes_closed = 0  # by a vector that was the first of the next minute
+        self._prices = {symbol: Prices(symbol, seed) for symbol in SYMBOLS}
+        self._minute: dict[str, int] = {}
+        self._turn = 0
+
+    def plan(self, due_ns: int, unix_ns: int) -> Planned:
+        """The next message, as it is to leave at `due_ns`, which is `unix_ns` by the calendar."""
+        self._unix_ns = unix_ns
+        symbols = tuple(SYMBOLS[(self._turn + n) % len(SYMBOLS)] for n in range(self.load.vectors))
+        self._turn = (self._turn + self.load.vectors) % len(SYMBOLS)
+        message = self.sender.features(self._vector(symbol) for symbol in symbols)
+        return Planned(due_ns, message.name, symbols, publication(message.subject, message.name, message.body))
+
+    def _vector(self, symbol: str) -> FeatureVector:
+        prices, minute = self._prices[symbol], self._unix_ns // MINUTE_NS
+        vector = FeatureVector(symbol=symbol, timestamp_ns=self._unix_ns)
+        if symbol not in self._minute:
+            vector.price_history.mid_prices.extend(prices.history)
+        elif minute > self._minute[symbol]:
+            self.minutes_closed += 1
+        self._minute[symbol] = minute
+        mid = prices.next()
+        half = mid * SPREAD_BP * 0.5e-4
+        quote = vector.price_features
+        quote.bid, quote.ask, quote.spread, quote.mid_price = mid - half, mid + half, 2 * half, mid
+        vector.cross_asset.correlation_scores.extend(0.1 * n for n in range(1, 6))
+        return vector
