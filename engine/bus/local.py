@@ -8,6 +8,7 @@ and one that does not read is cut off rather than waited for.
 import asyncio
 import os
 import socket
+from collections import deque
 from collections.abc import Callable
 from logging import Logger
 from pathlib import Path
@@ -67,7 +68,7 @@ class Producer(asyncio.Protocol):
     Parameters
     ----------
     on_message
-        Called with each envelope's bytes; False: no room, stop reading until `resume`.
+        Called with each envelope's bytes; False: no more until `resume`.
     on_oversized
         Called when a frame is larger than any message may be; the connection ends with it.
     """
@@ -83,6 +84,7 @@ class Producer(asyncio.Protocol):
         self.on_message = on_message
         self.on_oversized = on_oversized
         self.open_connections = open_connections
+        self.held: deque[bytes] = deque()  # came together with one after which no more was wanted
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport) -> None:
@@ -94,20 +96,29 @@ class Producer(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         assert self.transport is not None
-        room = True
         try:
-            for frame in self.frames.feed(data):
-                room = self.on_message(frame) and room
+            self.held.extend(self.frames.feed(data))
         except BusError:
             self.on_oversized()
             self.transport.close()
             return
-        if not room:
+        if not self._pass_on():
             self.transport.pause_reading()
 
-    def resume(self) -> None:
+    def pause(self) -> None:
+        """Reads no more; what was read already is still passed on by `resume`."""
         if self.transport is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume(self, reading: bool = True) -> None:
+        if self._pass_on() and reading and self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
+
+    def _pass_on(self) -> bool:
+        while self.held:
+            if not self.on_message(self.held.popleft()):
+                return False
+        return True
 
 
 class Reader(asyncio.Protocol):
@@ -159,11 +170,13 @@ class Reader(asyncio.Protocol):
             if not readers:
                 del self.readers[self.company]
 
+    @property
+    def is_open(self) -> bool:
+        return self.transport is not None and not self.transport.is_closing()
+
     def send(self, body: bytes) -> bool:
         """False: it does not read, and was cut off."""
         assert self.transport is not None
-        if self.transport.is_closing():
-            return False
         if self.transport.get_write_buffer_size() > self.unsent_max:
             self.transport.abort()
             return False

@@ -38,10 +38,16 @@ class NatsLink:
         self.client = Client()
         self.connections = 0  # how often it came up
         self._connecting: asyncio.Task | None = None
+        self._came = False  # the client says connected a little before it says that it came up
 
     @property
     def is_up(self) -> bool:
-        return self.client.is_connected
+        return self._came and self.client.is_connected
+
+    def check(self) -> None:
+        """Raises what kept the first connection from being made: a file that cannot be read, never an absent server."""
+        if self._connecting is not None and self._connecting.done() and not self._connecting.cancelled():
+            self._connecting.result()
 
     def open(self, then: Callable[[Client], object] | None = None) -> None:
         """Starts connecting and returns; `then`, a coroutine function, runs once the first connection stands."""
@@ -83,10 +89,12 @@ class NatsLink:
 
     async def _came_up(self) -> None:
         self.connections += 1
+        self._came = True
         self.log.info("nats is up at %s", self.client.connected_url.netloc if self.client.connected_url else "?")
         self.on_state(BusState.UP)
 
     async def _went_down(self) -> None:
+        self._came = False
         self.log.warning("nats is away; trying again every %d ms", int(limits.NATS_RETRY_S * 1000))
         self.on_state(BusState.DOWN)
 

@@ -79,6 +79,7 @@ class Delivery:
         self.outbox_bytes = 0
         self.something_sent = asyncio.Event()
         self._unconfirmed: list[Pending] = []
+        self._ping: asyncio.Task | None = None
         self._stages = {stage: shared.stage(EGRESS, stage) for stage in (Stage.EGRESS, Stage.ENGINE, Stage.CONFIRM)}
 
     @property
@@ -96,32 +97,42 @@ class Delivery:
             self.unsent.append(pending)
 
     async def send(self) -> None:
-        """Sends what some bus can take now, in order."""
+        """Sends what some bus can take now, each company's in order; who has no bus now holds nobody else up."""
+        kept: list[Pending] = []
+        waiting_companies: set[str] = set()
         while self.unsent:
-            pending = self.unsent[0]
-            over_nats = self.link is not None and self.link.is_up
-            readers = self._readers_of(pending)
-            if not over_nats and not readers:
-                if not self._is_for_nobody(pending):
-                    return
-                self.unsent.popleft()
-                self._finish(pending)
-                continue
-            self.unsent.popleft()
-            answer = self._decide(pending)
-            if over_nats:
-                await self._send_nats(pending, answer)
-            for reader in readers:
-                if not reader.send(answer.body):
-                    self.counters[Count.LOCAL_CUT] += 1
-                else:
-                    pending.local_sent = True
-            self._note_sent(pending, answer)
-            if pending.local_sent and not pending.done:
-                if self.link is not None and not over_nats:
-                    self._keep_for_nats(answer)
-                if not over_nats:
-                    self._finish(pending)
+            pending = self.unsent.popleft()
+            company = pending.gathered.record.company
+            if company in waiting_companies or not await self._sent(pending):
+                kept.append(pending)
+                waiting_companies.add(company)
+        self.unsent.extendleft(reversed(kept))
+
+    async def _sent(self, pending: Pending) -> bool:
+        """Sends one answer. False: no bus takes it now."""
+        over_nats = self.link is not None and self.link.is_up
+        readers = self._readers_of(pending)
+        if not over_nats and not readers:
+            if not self._is_for_nobody(pending):
+                return False
+            self._finish(pending)
+            return True
+        answer = self._decide(pending)
+        if over_nats:
+            await self._send_nats(pending, answer)
+        for reader in readers:
+            if reader.send(answer.body):
+                pending.local_sent = True
+            else:
+                self.counters[Count.LOCAL_CUT] += 1
+        if not over_nats and not pending.local_sent:
+            return False  # whoever read was cut off just now
+        self._note_sent(pending, answer)
+        if not over_nats:
+            if self.link is not None and pending.nats_connection == 0:
+                self._keep_for_nats(answer)
+            self._finish(pending)
+        return True
 
     async def confirm(self) -> None:
         """For ever: a PING after what was sent; its PONG says that the server has all of it."""
@@ -137,11 +148,9 @@ class Delivery:
                     self._stages[Stage.CONFIRM].record(time.monotonic_ns() - pending.sent_ns)
                     self._finish(pending)
             self._unconfirmed = [pending for pending in batch if not pending.done] + self._unconfirmed
-            if connection == 0:
-                await asyncio.sleep(limits.NATS_RETRY_S)
+            self._take_back_lost()
+            if self._unconfirmed:
                 self.something_sent.set()
-            elif any(pending.nats_connection != connection for pending in self._unconfirmed):
-                self._resend(connection)
 
     async def _pinged(self) -> int:
         """The number of the connection on which everything written so far arrived, 0: none."""
@@ -149,28 +158,59 @@ class Delivery:
         connection = self.link.connections
         if not self.link.is_up:
             return 0
+        self._ping = asyncio.get_running_loop().create_task(self._flush_twice())
+        await asyncio.wait({self._ping})  # ends with the connection too, see `connection_lost`
+        if self._ping.cancelled():
+            return 0
         try:
-            # Twice: this client writes its PING ahead of what it has queued, and queued bytes behind it.
-            await self.link.client.flush(timeout=CONFIRM_LIMIT_S)
-            await self.link.client.flush(timeout=CONFIRM_LIMIT_S)
+            self._ping.result()
         except (NatsError, TimeoutError, OSError):
             return 0
         return connection if connection == self.link.connections else 0
 
-    def _resend(self, connection: int) -> None:
-        """After a connection broke: what it carried and nobody confirmed goes out again, before anything newer."""
+    async def _flush_twice(self) -> None:
+        """Twice: this client writes its PING ahead of what it has queued, and queued bytes behind it."""
+        assert self.link is not None
+        await self.link.client.flush(timeout=CONFIRM_LIMIT_S)
+        await self.link.client.flush(timeout=CONFIRM_LIMIT_S)
+
+    def connection_lost(self) -> None:
+        """The PONG that is waited for will never come."""
+        if self._ping is not None:
+            self._ping.cancel()
+        self.something_sent.set()
+
+    def _take_back_lost(self) -> None:
+        """After a connection broke: what it carried and nobody confirmed goes out again, before anything newer.
+
+        What a local reader has is done: it is not written to NATS a second time.
+        """
+        assert self.link is not None
+        connection = self.link.connections if self.link.is_up else 0
         lost = [pending for pending in self._unconfirmed if pending.nats_connection != connection]
+        if not lost:
+            return
         self._unconfirmed = [pending for pending in self._unconfirmed if pending.nats_connection == connection]
-        self.counters[Count.RESENT] += len(lost)
-        self.unsent = deque(sorted([*lost, *self.unsent], key=lambda pending: pending.gathered.position))
+        again = [pending for pending in lost if not pending.local_sent]
+        for pending in lost:
+            if pending.local_sent:
+                self._finish(pending)
+        self.counters[Count.RESENT] += len(again)
+        self.unsent = deque(sorted([*again, *self.unsent], key=lambda pending: pending.gathered.position))
         self.wake()
 
     async def empty_outbox(self) -> None:
         """Sends NATS what it missed while it was away."""
         while self.outbox and self.link is not None and self.link.is_up:
-            answer = self.outbox.popleft()
-            self.outbox_bytes -= len(answer.body)
-            await self._publish(answer)
+            answer = self.outbox[0]
+            try:
+                await self._publish(answer)
+            except (NatsError, OSError) as error:
+                self.log.warning("nats: %s; the outbox goes out once it is back", error)
+                break
+            if self.outbox and self.outbox[0] is answer:
+                self.outbox.popleft()
+                self.outbox_bytes -= len(answer.body)
         self.counters[Count.OUTBOX_BYTES] = self.outbox_bytes
 
     def _decide(self, pending: Pending) -> Answer:
@@ -193,11 +233,12 @@ class Delivery:
 
     async def _send_nats(self, pending: Pending, answer: Answer) -> None:
         assert self.link is not None
+        pending.nats_connection = self.link.connections  # before the await: it may break meanwhile
         try:
             await self._publish(answer)
         except (NatsError, OSError) as error:
             self.log.warning("nats: %s; the answer goes out again once it is back", error)
-        pending.nats_connection = self.link.connections
+            pending.nats_connection = 0
         self._unconfirmed.append(pending)
         self.something_sent.set()
 
@@ -210,7 +251,7 @@ class Delivery:
     def _readers_of(self, pending: Pending) -> list[Reader]:
         if self.readers is None or pending.local_sent:
             return []
-        return list(self.readers.get(pending.gathered.record.company, ()))
+        return [reader for reader in self.readers.get(pending.gathered.record.company, ()) if reader.is_open]
 
     def _is_for_nobody(self, pending: Pending) -> bool:
         """A host with the local bus alone, where nobody of the company read in time."""

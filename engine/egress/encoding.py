@@ -102,7 +102,9 @@ def encode(slots: Sequence[np.void], record: Record, expired: bool, versions: Ve
     else:
         envelope.message_type = "ml_inference"
         batch = _batch(slots, record, expired, versions)
-        envelope.model_info.CopyFrom(batch.predictions[0].model_info)
+        decided = next((each for each in batch.predictions if each.HasField("model_info")), None)
+        if decided is not None:
+            envelope.model_info.CopyFrom(decided.model_info)
         envelope.payload = batch.SerializeToString()
     return Answer(record.company, f"{subject}.{record.company}.{record.stream}", name, envelope.SerializeToString())
 

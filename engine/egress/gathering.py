@@ -51,8 +51,11 @@ class Gatherer:
             if int(slot["request"]) <= self._last_request:
                 continue
             self._last_request = int(slot["request"])
-            if int(slot["index"]) == 0:
-                self._parts = []
+            if int(slot["index"]) != len(self._parts):
+                raise RuntimeError(
+                    f"answer to request {self._last_request}: expected part {len(self._parts)} of its input, "
+                    f"found {int(slot['index'])}; the arena is corrupt"
+                )
             self._parts.append(slot)
             if len(self._parts) == int(slot["count"]):
                 parts, self._parts = self._parts, []

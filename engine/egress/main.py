@@ -10,6 +10,7 @@ import contextlib
 import time
 
 from google.protobuf.message import DecodeError
+from nats.errors import Error as NatsError
 
 from engine import limits
 from engine.bus import local
@@ -95,6 +96,7 @@ class Egress:
     async def _deliver(self) -> None:
         """For ever: gathers what workers answered and sends what a bus takes."""
         while True:
+            self.something.clear()  # before the look at everything: what comes from here on is looked at again
             for gatherer in self.gatherers:
                 for gathered in gatherer.drain():
                     self.delivery.enter(gathered)
@@ -102,12 +104,19 @@ class Egress:
             await self._send_reports()
             await self.delivery.send()
             self.shared.bells[INGRESS.row].ring()
-            self.something.clear()
             self.bell.sleep()
-            if any(gatherer.ready() for gatherer in self.gatherers):
+            if self._has_news():
                 self.bell.wake()
                 continue
             await self.something.wait()
+
+    def _has_news(self) -> bool:
+        reports_wait = self.shared.rejections.peek(self.reports_cursor) > 0
+        return any(gatherer.ready() for gatherer in self.gatherers) or (reports_wait and self._takes_reports())
+
+    def _takes_reports(self) -> bool:
+        """Where there is no NATS they are let go; where it is away they wait."""
+        return self.link.is_up or not self.settings.bus.nats.url
 
     def _rung(self) -> None:
         self.bell.wake()
@@ -116,11 +125,13 @@ class Egress:
     def _nats_changed(self, state: BusState) -> None:
         self.child.bus_state(Bus.NATS, state)
         self.something.set()
-        self.delivery.something_sent.set()
+        if state != BusState.UP:
+            self.delivery.connection_lost()
 
     def _chores(self) -> None:
         """What is done a few times a second, whether or not anything came."""
         now = time.time()
+        self.link.check()
         self._close_readers(now)
         self.counters[Count.LOCAL_READERS] = sum(map(len, self.readers.values()))
         if int(now) != self._second:
@@ -160,17 +171,18 @@ class Egress:
     async def _send_reports(self) -> None:
         """What became no answer: over NATS alone, since local readers see their own company only."""
         ring = self.shared.rejections
-        while ring.peek(self.reports_cursor) > 0:
-            if self.settings.bus.nats.url and self.link.is_up:
-                slot = ring.slots[self.reports_cursor & ring.mask]
+        while ring.peek(self.reports_cursor) > 0 and self._takes_reports():
+            if self.settings.bus.nats.url:
+                try:
+                    await self._send_report(ring.slots[self.reports_cursor & ring.mask], self.reports_sent + 1)
+                except (NatsError, OSError) as error:
+                    self.child.log.warning("nats: %s; the report goes out once it is back", error)
+                    return
                 self.reports_sent += 1
-                await self._send_report(slot)
-            elif self.settings.bus.nats.url:
-                return
             self.reports_cursor += 1
             ring.release(self.reports_cursor)
 
-    async def _send_report(self, slot) -> None:
+    async def _send_report(self, slot, number: int) -> None:
         rejection = Rejection(
             code=Reason(int(slot["reason"])).code,
             detail=slot["detail"].decode(errors="replace"),
@@ -188,9 +200,9 @@ class Egress:
             service_source=engine,
             correlation_id=slot["correlation"].decode(errors="replace"),
             epoch=self.epoch,
-            sequence=self.reports_sent,
+            sequence=number,
         )
-        name = f"{engine}/{self.epoch}/{self.reports_sent}"
+        name = f"{engine}/{self.epoch}/{number}"
         await self.link.client.publish(
             REJECTIONS_SUBJECT, envelope.SerializeToString(), headers={MESSAGE_ID_HEADER: name}
         )

@@ -55,6 +55,7 @@ class Ingress:
         self.producers: set[local.Producer] = set()
         self.heard: dict[str, float] = {}
         self._retry: asyncio.TimerHandle | None = None
+        self.broken: Exception | None = None  # ends this process; event loops only log what a callback raises
         self._draining = False
         self._second = 0.0
         self._counted: dict[Count, int] = {}  # of this process; the arena's counters outlive it
@@ -88,6 +89,9 @@ class Ingress:
         try:
             while not child.stopping():
                 child.pulse(Phase.IDLE)
+                if self.broken is not None:
+                    raise self.broken
+                link.check()
                 self._chores()
                 if child.engine_state() == Engine.DRAINING and not self._draining:
                     self._draining = True
@@ -104,7 +108,9 @@ class Ingress:
             self.counters[Count.DROPPED] += 1
 
     def from_local(self, raw: bytes) -> bool:
-        self.take(raw, None, Bus.LOCAL)
+        """False: no more for now, until `resume`."""
+        if not self.take(raw, None, Bus.LOCAL):
+            self.counters[Count.DROPPED] += 1
         return not any(queue.count for queue in self.queues)
 
     def take(self, raw: bytes, subject: str | None, bus: Bus) -> bool:
@@ -118,8 +124,11 @@ class Ingress:
             about = admission.claimed(envelope)
             kind = admission.check_names(envelope)
             tier = admission.verify(envelope, subject, self.verifier, self.settings.limits.token_bytes)
-        except Refused as refused:
-            self.reports.report(about, refused)
+        except Exception as error:
+            if not isinstance(error, Refused):  # a fault of ours, which must not hide the message
+                self.child.log.exception("a message could not be read")
+                error = Refused(Reason.INTERNAL, "the engine could not read this message; its operator has the details")
+            self.reports.report(about, error)
             self._ring_egress()
             return True
         self.heard[envelope.company_id] = time.monotonic()
@@ -131,6 +140,8 @@ class Ingress:
 
     def pump(self, worker: int) -> None:
         """Moves what waits for a worker into its ring, as far as there is room."""
+        if self.broken is not None:
+            return
         queue, sequencer = self.queues[worker], self.sequencer
         bell = self.shared.bells[self.child.ring_bell(worker)]
         unverified = int(self.counters[Count.UNVERIFIED])
@@ -141,7 +152,11 @@ class Ingress:
                 self.stage.record(time.monotonic_ns() - message.received_ns)
             return accepted
 
-        queue.take_while(accept)
+        try:
+            queue.take_while(accept)
+        except Exception as error:  # of ours, perhaps in the middle of an input: only a successor can complete it
+            self.broken = error
+            return
         bell.ring()
         if int(self.counters[Count.UNVERIFIED]) != unverified:
             self._ring_egress()
@@ -167,9 +182,8 @@ class Ingress:
         self._room()
 
     def _resume_producers(self) -> None:
-        if not self._draining:
-            for producer in self.producers:
-                producer.resume()
+        for producer in list(self.producers):
+            producer.resume(reading=not self._draining)
 
     def _ring_egress(self) -> None:
         self.shared.bells[self.child.egress_bell].ring()
@@ -208,7 +222,7 @@ class Ingress:
         ):
             self.counters[count] += now_at - self._counted.get(count, 0)
             self._counted[count] = now_at
-        queued = sum(queue.count for queue in self.queues)
+        queued = sum(queue.count for queue in self.queues) + sum(len(each.held) for each in self.producers)
         self.counters[Count.QUEUED] = queued
         self.shared.ingress[0]["drained"] = int(self._draining and queued == 0)
 
@@ -224,8 +238,7 @@ class Ingress:
         if server is not None:
             server.close()
             for producer in list(self.producers):
-                if producer.transport is not None:
-                    producer.transport.pause_reading()
+                producer.pause()
         if subscriptions and link.is_up:
             try:
                 await asyncio.wait_for(subscriptions[0].drain(), self.settings.engine.drain_s / 2)

@@ -7,6 +7,7 @@ comes after can be done again from the record, and is, when this process died in
 """
 
 import hashlib
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -26,6 +27,8 @@ from engine.settings import Settings
 from engine.shared import Count, Shared, Verdict
 from fastpath import arbiter, layout
 from fastpath.arbiter import Arrival
+
+log = logging.getLogger("ingress")
 
 LATE = (Arrival.LATE, Arrival.LATE_PREVIOUS)
 NO_DECISIONS = np.zeros(0, layout.vector_decision_dtype)
@@ -111,6 +114,11 @@ class Sequencer:
             except Refused as refused:
                 head["kind"], head["reason"], detail = Kind.REJECTION, refused.reason, refused.detail
                 self.steps.give_back()
+            except Exception:  # a fault of ours; nothing is accepted yet, and it must not stop the others
+                log.exception("input %d of a batch that could not be decided", self.next_position)
+                head["kind"], head["reason"] = Kind.REJECTION, Reason.INTERNAL
+                detail = "the engine could not decide this message; its operator has the details"
+                self.steps.give_back()
         head["decisions"] = len(decisions)
         head["count"] = max(1, len(decisions))
         if not self._commit(message, head, decisions, batch, detail, requests):
@@ -149,7 +157,6 @@ class Sequencer:
             rows[index]["taken"] = 0
             rows[index]["active"] = 0
             states[index]["applied"] = 0
-            rows[index]["generation"] += 1
         decide = arbiter.decide_heartbeat if message.kind == Kind.HEARTBEAT else arbiter.decide
         arrival, missing = decide(states, rows, index, envelope.epoch, envelope.sequence)
         if arrival == Arrival.STALE:
@@ -160,7 +167,7 @@ class Sequencer:
         return index, arrival, missing
 
     def _head(self, message: Message, index: int, worker: int, arrival: int, missing: int) -> np.ndarray:
-        envelope, engine = message.envelope, self.settings.engine
+        envelope, engine, row = message.envelope, self.settings.engine, self.shared.streams[index]
         head = np.zeros(1, layout.input_record_dtype)
         age_ns = message.received_unix_ns - envelope.timestamp
         fields = {
@@ -172,7 +179,7 @@ class Sequencer:
             "received_unix_ns": message.received_unix_ns,
             "timestamp": envelope.timestamp,
             "stream": index,
-            "generation": self.shared.streams[index]["generation"],
+            "generation": int(row["generation"]) + (not row["taken"]),  # a new owner, a new generation
             "missing": min(missing, 0xFFFFFFFF),
             "worker": worker,
             "kind": message.kind,
@@ -266,7 +273,8 @@ class Sequencer:
             self.tables.streams.restore(index, company, (company, stream))
         row["used"], row["used_ns"] = position, head["received_ns"]
         minutes = decisions["minute"][decisions["reason"] == 0]
-        newest = int(states[index][int(row["active"])]["newest_minute"])
+        standing = states[index][int(row["active"])]
+        newest = int(standing["newest_minute"]) if standing["applied"] else 0  # else it is a former owner's
         minute = max(newest, int(minutes.max())) if len(minutes) and not head["late"] else newest
         arbiter.apply(
             states,
