@@ -5,6 +5,8 @@ import math
 import random
 import time
 from collections import Counter, defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import nats
@@ -91,6 +93,10 @@ class Stream:
         return envelope.SerializeToString()
 
 
+def vectors_of(envelope: MLProcessingEnvelope) -> list[FeatureVector]:
+    return list(FeatureVectorBatch.FromString(envelope.payload).feature_vectors)
+
+
 @dataclass
 class Answer:
     subject: str
@@ -143,6 +149,16 @@ class Reader:
     def answered(self, stream: Stream) -> Counter:
         """How often each sequence was answered."""
         return Counter(answer.envelope.sequence for answer in self.named(stream))
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[tuple[nats.NATS, Reader]]:
+    """A client of the server, and a reader of all that the engine publishes there."""
+    client = await nats.connect(url)
+    try:
+        yield client, await Reader().open(client)
+    finally:
+        await client.close()
 
 
 async def eventually(holds, within_s: float, what: str):
