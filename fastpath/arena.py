@@ -15,7 +15,6 @@ import hashlib
 import math
 import mmap
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +26,8 @@ import fastpath.layout as layout
 
 ALIGNMENT = 128  # two cache lines, as the neighbour-line prefetcher fetches pairs
 MAGIC = int.from_bytes(b"tickpath", "little")
+_NOT_OURS = "the arena is not this engine's, or was made from other settings or another build; restart the whole engine"
+_OWNER_GONE = "the engine that made it has ended; start the engine again"
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 _HEADER_BYTES = -(-layout.arena_header_dtype.itemsize // ALIGNMENT) * ALIGNMENT
 
@@ -222,13 +223,9 @@ class Arena:
             self.fd = -1
 
 
-_NOT_OURS = "the arena is not this engine's, or was made from other settings or another build; restart the whole engine"
-
-
 def _map(fd: int, size: int) -> mmap.mmap:
     # Populated, so that no first touch on the way of a vector waits for a page.
-    flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if sys.platform == "linux" else 0)
-    return mmap.mmap(fd, size, flags=flags)
+    return mmap.mmap(fd, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
 
 
 def _expected_header(regions: Sequence[Region], settings_digest: bytes, size: int, owner_pid: int) -> NDArray[Any]:
@@ -271,6 +268,3 @@ def _check_header(found: NDArray[Any], expected: NDArray[Any]) -> None:
             f"arena: its owner, process {int(found['owner_pid'])}, started at tick {int(found['owner_start'])}, "
             f"found another process started at tick {int(expected['owner_start'])}: {_OWNER_GONE}"
         )
-
-
-_OWNER_GONE = "the engine that made it has ended; start the engine again"

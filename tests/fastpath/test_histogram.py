@@ -1,11 +1,13 @@
 """Promises of the histograms: against NumPy's percentiles, and at the edges of buckets."""
 
+import doctest
 import random
 
 import numpy as np
 import pytest
 from texts import whole
 
+import fastpath.histogram as histogram_module
 from fastpath.histogram import Histogram, bucket_bounds, quantiles
 from fastpath.layout import buckets, histogram_row_dtype
 
@@ -85,6 +87,11 @@ def test_history_continues_in_a_successor() -> None:
     row = recorded([7])
     Histogram(row).record(7)
     assert row["count"][0] == 2
+
+
+def test_example_in_the_documentation_is_true() -> None:
+    assert doctest.testmod(histogram_module).failed == 0
+    assert doctest.testmod(histogram_module).attempted > 0
 
 
 def test_other_memory_is_refused() -> None:

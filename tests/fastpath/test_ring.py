@@ -90,6 +90,17 @@ def test_published_run_of_slots_appears_at_once() -> None:
     assert reader.peek(first) == 5
 
 
+def test_intent_is_never_taken_back() -> None:
+    writer, reader = make(8)
+    write(writer, 8, 0)
+    reader.release(8)
+    writer.claim(5)
+    # Its successor does not know which slots it wrote to, and has less to write.
+    successor = Ring(writer.slots.base, WORD, True)
+    successor.claim(2)
+    assert (writer.intent, successor.intent) == (12, 12)
+
+
 def test_slots_have_the_stride_of_their_struct() -> None:
     memory = bytearray(Ring.bytes_needed(4))
     ring = Ring(memory, request_slot_dtype)

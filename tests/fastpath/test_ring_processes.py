@@ -125,6 +125,38 @@ def observe_slots(queue: Any, file: SharedFile, seed: int) -> None:
     queue.put({"kept": kept, "missed": int(observer.missed)})
 
 
+def observe_edge(queue: Any, file: SharedFile, seed: int) -> None:
+    """Copies large runs that begin where the writer is about to overwrite."""
+    ring = Ring(file.memory, SLOT, True)
+    observer = Observer(ring)
+    distances = random.Random(seed)
+    count = ring.capacity // 2
+    out = np.zeros(count, SLOT)
+    kept = 0
+    while ring.head < SLOTS:
+        position = max(0, ring.intent + 1 - ring.capacity) + distances.choice((0, 1, 8, 64, 200))
+        if ring.peek(position) >= count and observer.copy(position, out):
+            assert np.array_equal(out["position"], np.arange(position, position + count, dtype=np.uint64))
+            assert np.array_equal(out["check"], check_of(out))
+            kept += count
+    queue.put({"kept": kept, "missed": int(observer.missed)})
+
+
+def test_observer_at_the_edge_keeps_nothing_that_was_overwritten_meanwhile(
+    shared: Callable[[int], SharedFile], randomness: random.Random
+) -> None:
+    file = shared(Ring.bytes_needed(1024, SLOT.itemsize))
+    seeds = [randomness.getrandbits(32) for _ in range(3)]
+    _, _, observer = run(
+        [
+            (write_slots, (file, seeds[0])),
+            (read_slots, (file, seeds[1])),
+            (observe_edge, (file, seeds[2])),
+        ]
+    )
+    print(f"observer: {observer}")
+
+
 @pytest.mark.parametrize("capacity", [64, 1024])
 def test_millions_of_slots_arrive_once_in_order_and_whole(
     shared: Callable[[int], SharedFile], randomness: random.Random, capacity: int
