@@ -12,7 +12,7 @@ import numpy as np
 
 from engine import limits
 from engine.contract.names import Status
-from engine.inference.microbatch import cut, judge, stamp, tally
+from engine.inference.microbatch import PASS, cut, judge, refuse, stamp, tally
 from engine.inference.predictor import Predictor
 from engine.shared import EGRESS, INGRESS, Count, Phase, Stage
 from engine.supervision.child import Child
@@ -77,7 +77,13 @@ def serve(child: Child, predictor: Predictor, worker: int) -> int:
         taken_ns = time.monotonic_ns()
         judge(requests.slots, position, count, taken_ns, verdicts)
         first = answers.claim(count)
-        predictor.predict(requests.slots, position, count, verdicts, shared.windows, answers.slots, first, taken_ns)
+        try:
+            predictor.predict(requests.slots, position, count, verdicts, shared.windows, answers.slots, first, taken_ns)
+        except Exception:  # of ours: a model's own errors end at its fallback
+            child.log.exception("slots %d to %d could not be answered", position, position + count - 1)
+            verdicts[:count] = PASS
+            predictor.predict(requests.slots, position, count, verdicts, shared.windows, answers.slots, first, taken_ns)
+            refuse(answers.slots, first, count)
         answered_ns = time.monotonic_ns()
         stamp(answers.slots, first, count, answered_ns, (answered_ns - taken_ns) / 1e6)
         answers.publish(first + count)

@@ -6,11 +6,12 @@ takes a key further than its window has steps to spare, so that a repeated slot 
 
 import numpy as np
 
-from engine.contract.names import Kind
+from engine.contract.names import Kind, Reason, Status
 from engine.inference.jit import kernel
 
 PASS, PREDICT, EXPIRED = 0, 1, 2  # verdicts on a slot
 VECTOR = int(Kind.VECTOR)
+REJECTED, INTERNAL = int(Status.REJECTED), int(Reason.INTERNAL)
 
 
 @kernel
@@ -63,6 +64,16 @@ def stamp(answers, first, count, answered_ns, inference_ms):
 
 
 @kernel
+def refuse(answers, first, count):
+    """Answers `internal` for every vector that has no reason of its own."""
+    mask = len(answers) - 1
+    for index in range(count):
+        slot = answers[(first + index) & mask]
+        if slot.kind == VECTOR and slot.reason == 0:
+            slot.status, slot.reason = REJECTED, INTERNAL
+
+
+@kernel
 def tally(answers, first, count, statuses):
     """Adds each vector's status to its counter."""
     mask = len(answers) - 1
@@ -78,4 +89,5 @@ def warm(requests: np.ndarray, answers: np.ndarray) -> None:
     cut(requests, 0, 1, 15, np.zeros(1, np.uint32), np.zeros(1, np.int64))
     judge(requests, 0, 1, 0, np.zeros(1, np.uint8))
     stamp(answers, 0, 1, 0, 0.0)
+    refuse(answers, 0, 1)
     tally(answers, 0, 1, np.zeros(8, np.int64))
