@@ -20,11 +20,13 @@ from engine import limits
 from engine.bus.local import Reader
 from engine.bus.nats import NatsLink
 from engine.contract.names import MESSAGE_ID_HEADER, Kind
-from engine.egress.encoding import Answer, Versions, encode
+from engine.egress.encoding import Answer, Versions, as_too_large, encode
 from engine.egress.gathering import Gathered
+from engine.records import Record
 from engine.shared import EGRESS, Count, Shared, Stage, Verdict
 
 CONFIRM_EVERY_S = 0.005  # nobody waits for a confirmation but room, so one PING stands for many answers
+HEADER_BYTES_MAX = 512  # of a NATS message beside its body: the names in it have bounds
 CONFIRM_LIMIT_S = 2  # for the PONG; the link's own pings notice a dead server before
 
 
@@ -226,10 +228,18 @@ class Delivery:
                     gathered.position << 2 | verdict
                 )
                 self.counters[Count.EXPIRED_UNSENT] += late
-            pending.answer = encode(
-                gathered.slots, gathered.record, verdict == Verdict.EXPIRED, self.versions, self.engine
-            )
+            pending.answer = self._encode(gathered.slots, gathered.record, verdict == Verdict.EXPIRED)
         return pending.answer
+
+    def _encode(self, slots: list[np.void], record: Record, expired: bool) -> Answer:
+        """The bytes, or those of a rejection where the server would refuse them."""
+        answer = encode(slots, record, expired, self.versions, self.engine)
+        if self.link is not None and self.link.is_up:
+            size, size_max = len(answer.body) + HEADER_BYTES_MAX, self.link.client.max_payload
+            if size > size_max:
+                self.log.error("an answer of %d bytes is more than the %d that nats takes", size, size_max)
+                return encode(slots, as_too_large(record, size, size_max), False, self.versions, self.engine)
+        return answer
 
     async def _send_nats(self, pending: Pending, answer: Answer) -> None:
         assert self.link is not None

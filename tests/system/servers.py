@@ -42,10 +42,11 @@ def accepts(port: int) -> bool:
 
 
 @contextmanager
-def nats_server() -> Iterator[str]:
+def nats_server(*arguments: str) -> Iterator[str]:
     """Its URL."""
     port = free_port()
-    server = subprocess.Popen([NATS_SERVER, "-a", "127.0.0.1", "-p", str(port)], stderr=subprocess.DEVNULL)
+    command = [NATS_SERVER, "-a", "127.0.0.1", "-p", str(port), *arguments]
+    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         until(lambda: accepts(port), 10, "nats-server listens")
         yield f"nats://127.0.0.1:{port}"
