@@ -114,6 +114,7 @@ cdef class Doorbell:
         cdef pollfd bell
         cdef uint64_t now = _now_ns()
         cdef int ready = 1
+        cdef bint rung = False
         bell.fd, bell.events, bell.revents = self.fd, POLLIN, 0
         self.go_to_sleep()
         # More than once where the bell was rung for what had been seen by then, just before the last get_up.
@@ -122,9 +123,12 @@ cdef class Doorbell:
             ready = poll(&bell, 1, <int> ((until_ns - now + 999_999) // 1_000_000))
             if ready > 0:
                 self.drain()
+                if rings.count == 0:
+                    rung = True
+                    break
             now = _now_ns()
         self.get_up()
-        return _has_news(rings)
+        return rung or _has_news(rings)
 
     def ring(self):
         """Writer, after its publish: wakes the reader if it sleeps. True: it had to be woken."""
@@ -142,8 +146,8 @@ cdef class Doorbell:
     def wait(self, rings, positions, str policy not None, uint64_t spin_ns, int timeout_ms=10):
         """Reader without an event loop: until a ring has something at or beyond its position.
 
-        The interpreter's lock is released all the while. True: something is there; False: nothing
-        came within the time, or a signal did.
+        Without any rings, and blocking: until the bell is rung. The interpreter's lock is released
+        all the while. True: something is there; False: nothing came within the time, or a signal did.
         """
         cdef watched news
         cdef Cursors ring
@@ -167,7 +171,10 @@ cdef class Doorbell:
             if spinning or yielding:
                 found = self.wait_spinning(&news, until_ns, yielding)
             else:
-                found = self.wait_spinning(&news, min(begin + spin_ns, until_ns), False) if spin_ns else _has_news(&news)
+                # One look at least before it sleeps: nobody need ring for what is there.
+                found = _has_news(&news)
+                if not found and spin_ns:
+                    found = self.wait_spinning(&news, min(begin + spin_ns, until_ns), False)
                 if not found:
                     found = self.wait_blocking(&news, until_ns)
         return found

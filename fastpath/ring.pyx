@@ -288,8 +288,8 @@ cdef class ByteRing(Cursors):
                 found = int.from_bytes(self.view(position, WORD), "little")
                 left = min(self.capacity - (position & self.mask), end - position)
                 raise RuntimeError(
-                    f"record at byte {position}: expected a multiple of {WORD} from {RECORD_BYTES_MIN} to {left} bytes, "
-                    f"or padding to the ring's end, found {found}: the ring is corrupt"
+                    f"record at byte {position}: expected a multiple of {WORD} from {RECORD_BYTES_MIN} "
+                    f"to {left} bytes, or padding to the ring's end, found {found}: the ring is corrupt"
                 )
             if not padding:
                 yield position, count

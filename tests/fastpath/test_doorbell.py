@@ -250,6 +250,20 @@ def test_bell_rung_for_nothing_ends_no_wait(sides: tuple[Side, Side]) -> None:
     assert not is_rung(side)
 
 
+def test_bell_alone_ends_a_wait_for_no_rings(sides: tuple[Side, Side]) -> None:
+    side, _ = sides
+    assert not side.bell.wait([], [], "block", 0, 5)
+    thread = threading.Thread(target=ring_until_heard, args=(side,))
+    thread.start()
+    assert side.bell.wait([], [], "block", 0, 20_000)
+    thread.join()
+
+
+def ring_until_heard(side: Side) -> None:
+    while not side.bell.ring():
+        os.sched_yield()
+
+
 @pytest.mark.parametrize(
     ("setting", "cores", "before", "expected"),
     [
