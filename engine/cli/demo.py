@@ -256,7 +256,7 @@ def shown(console: Console) -> Iterator[Callable[[Scene], None]]:
     """A live view on a terminal; elsewhere a line a second."""
     if console.is_terminal:
         with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
-            yield lambda scene: live.update(view.frame(scene), refresh=True)
+            yield lambda scene: live.update(view.frame(scene, console.width), refresh=True)
         return
     due_s = 0.0
 

@@ -55,7 +55,7 @@ class Account(TypedDict):
     disordered: int
     misfit: int  # answers that name no message of the stream, or hold other vectors than it
     heartbeats: int
-    latency_ms: list[float]  # at QUANTILES, over answered messages
+    latency_ms: list[float]  # at QUANTILES, over answered messages, from due to read
     rows: list[Row]
 
 
@@ -66,7 +66,8 @@ class Ledger:
         self.company = company
         self.tier = tier
         self.symbols = symbols
-        self.latencies_ns: list[int] = []  # rising
+        self.latencies_ns: list[int] = []  # rising; from due to read
+        self.engine_ns: list[int] = []  # rising; as the answers say: from received to handed to the bus
         self._due: dict[int, tuple[int, list[FeatureVector]]] = {}  # open messages by sequence
         self._last = 0
         self._answers = dict.fromkeys((status.name for status in Status), 0)
@@ -107,7 +108,9 @@ class Ledger:
         if envelope.message_type == "ml_rejection":
             self._answers["REJECTED"] += len(vectors)
         else:
-            self._enter(vectors, MLPredictionBatch.FromString(envelope.payload))
+            batch = MLPredictionBatch.FromString(envelope.payload)
+            insort(self.engine_ns, round(batch.performance_metrics.engine_time_ms * 1e6))
+            self._enter(vectors, batch)
 
     def _enter(self, vectors: list[FeatureVector], batch: MLPredictionBatch) -> None:
         names = [(each.symbol, each.timestamp_ns) for each in vectors]
@@ -130,12 +133,16 @@ class Ledger:
             disordered=self._counts["disordered"],
             misfit=self._counts["misfit"],
             heartbeats=self._counts["heartbeats"],
-            latency_ms=[each / 1e6 for each in quantiles(self.latencies_ns, QUANTILES)],
+            latency_ms=quantiles_ms(self.latencies_ns),
             rows=[self._rows[symbol] for symbol in self.symbols if symbol in self._rows],
         )
 
 
-def quantiles(rising: Sequence[int], shares: Sequence[float]) -> list[float]:
+def quantiles_ms(rising_ns: Sequence[int]) -> list[float]:
+    return [each / 1e6 for each in quantiles(rising_ns, QUANTILES)]
+
+
+def quantiles(rising: Sequence[int], shares: Sequence[float]) -> list[int]:
     """The values that the given shares do not exceed; nothing where there is nothing to choose from.
 
     >>> quantiles([1, 2, 3, 4, 5, 6, 7, 8, 9, 10], (0.5, 0.9, 0.99, 1.0))

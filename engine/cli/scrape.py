@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import orjson
 
 ANSWER_S = 1.0
-STAGES = ("ingress", "ring_wait", "inference", "egress", "engine", "confirm")
+STAGES = ("ingress", "ring_wait", "inference", "egress", "confirm")
 QUANTILES = (0.5, 0.9, 0.99)
 
 _SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")

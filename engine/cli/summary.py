@@ -26,7 +26,6 @@ def settle(books: dict[str, Any], engine_status: int, drained_s: float) -> dict[
     total = {name: sum(account[name] for account in accounts) for name in TOTALS}  # type: ignore[literal-required]
     answers = {status.name: sum(account["answers"][status.name] for account in accounts) for status in Status}
     missing = _missing(total, sum(answers.values()), engine_status)
-    latencies = dict(zip(("p50", "p90", "p99", "max"), books["latency_ms"], strict=False))
     return {
         "adds_up": not missing,
         "missing": missing,
@@ -36,8 +35,9 @@ def settle(books: dict[str, Any], engine_status: int, drained_s: float) -> dict[
         **{name: total[name] for name in ("unanswered", "doubled", "disordered", "misfit")},
         "seconds": round(books["seconds"], 3),
         "vectors_per_s": round(sum(answers.values()) / books["seconds"], 1) if books["seconds"] else 0.0,
-        "wire_to_wire_ms": {name: round(value, 4) for name, value in latencies.items()},
-        "wire_to_wire_count": books["latencies"],
+        "wire_to_wire_ms": _named(books["wire_ms"]),
+        "wire_to_wire_count": books["wire_count"],
+        "engine_ms": _named(books["engine_ms"]),
         "companies": [
             {
                 "company": account["company"],
@@ -50,6 +50,10 @@ def settle(books: dict[str, Any], engine_status: int, drained_s: float) -> dict[
         "engine_exit_status": engine_status,
         "drain_s": round(drained_s, 3),
     }
+
+
+def _named(quantiles: list[float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in zip(("p50", "p90", "p99", "max"), quantiles, strict=False)}
 
 
 TOTALS = ("sent", "messages", "unanswered", "doubled", "disordered", "misfit")
@@ -83,10 +87,10 @@ def lines(result: dict[str, Any]) -> list[str]:
     told.append(
         f"  {result['unanswered']:,} unanswered, {result['doubled']:,} doubled, {result['disordered']:,} out of order"
     )
-    wire = result["wire_to_wire_ms"]
-    if wire:
-        quantiles = ", ".join(f"{name} {milliseconds(value)}" for name, value in wire.items())
-        told.append(f"  wire to wire, from due to read, ms: {quantiles} ({result['wire_to_wire_count']:,} messages)")
+    told.append(f"  latency in ms, {result['wire_to_wire_count']:,} messages")
+    for name, text in (("wire_to_wire_ms", "from due to read"), ("engine_ms", "of that within the engine")):
+        quantiles = ", ".join(f"{share} {milliseconds(value)}" for share, value in result[name].items())
+        told.append(f"    {text:<27}{quantiles or 'nothing was answered'}")
     told.append(f"  SIGTERM to exit status {result['engine_exit_status']}: {result['drain_s']:.2f} s")
     told.append("")
     told += ["The counts add up."] if result["adds_up"] else [f"Missing: {each}." for each in result["missing"]]

@@ -26,7 +26,7 @@ import orjson
 import uvloop
 
 from engine.bus import frames
-from engine.cli.ledger import QUANTILES, Ledger, quantiles
+from engine.cli.ledger import Ledger, quantiles_ms
 from engine.client import bars
 from engine.client.links import LocalLink
 from engine.client.local import ANSWER_BYTES_MAX, subscription
@@ -123,12 +123,14 @@ class Desk:
 def books(desks: list[Desk], seconds: float) -> dict[str, Any]:
     """Everything the view and the summary show of the traffic."""
     accounts = [desk.ledger.account() for desk in desks]
-    every = sorted(each for desk in desks for each in desk.ledger.latencies_ns)
+    wire_ns = sorted(each for desk in desks for each in desk.ledger.latencies_ns)
+    engine_ns = sorted(each for desk in desks for each in desk.ledger.engine_ns)
     return {
         "report": "books",
         "seconds": seconds,
-        "latency_ms": [each / 1e6 for each in quantiles(every, QUANTILES)],
-        "latencies": len(every),
+        "wire_ms": quantiles_ms(wire_ns),
+        "wire_count": len(wire_ns),
+        "engine_ms": quantiles_ms(engine_ns),
         "accounts": accounts,
     }
 

@@ -1,8 +1,8 @@
 """The live view of the demo: one frame from the books and the engine's own account of itself.
 
 Owns nothing but how it looks; runs in the demo's process. Reads what it is given, writes nothing.
-What must stay true: it fits 100 columns and 30 rows, a column never moves while it runs, and colour
-only says what a word says too.
+What must stay true: it fits 100 columns and 30 rows, and in a smaller window shows less rather than
+everything cut; a column never moves while it runs; colour only says what a word says too.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,8 +16,9 @@ from rich.text import Text
 from engine.cli.ledger import Account, Horizon, Row
 from engine.cli.scrape import NOTHING, STAGES, Look
 
-WIDTH = 100  # at least; what is wider leaves the rest free
+WIDTH = 100  # what is wider leaves the rest free
 HORIZONS = (1, 5, 15, 60)
+FEW_HORIZONS = (1, 60)  # where there are fewer columns than that
 HORIZON_WIDTH = 13
 
 QUIET, GOOD, POOR, BAD = "bright_black", "green", "yellow", "red"
@@ -47,18 +48,20 @@ class Scene(NamedTuple):
     seconds_all: float
     books: dict[str, Any]
     look: Look = NOTHING
-    doing: str = ""
 
 
-def frame(scene: Scene) -> RenderableType:
+def frame(scene: Scene, width: int = WIDTH) -> RenderableType:
+    """At this many columns."""
     accounts: list[Account] = scene.books.get("accounts", [])
-    lower = Table.grid(padding=(0, 4, 0, 0))
+    lower = Table.grid(padding=(0, 3, 0, 0))
     lower.add_row(_latencies(scene), _processes(scene.look))
-    companies = [part for account in accounts for part in _company(account)]
-    return Group(_head(scene, accounts), Text(), _columns(), *companies, Text(), lower, Text(NOTE, QUIET))
+    horizons = HORIZONS if width >= WIDTH else FEW_HORIZONS
+    companies = [part for account in accounts for part in _company(account, horizons)]
+    note = Text(NOTE, QUIET, no_wrap=True, overflow="crop")
+    return Group(_head(scene, accounts, width), Text(), _columns(horizons), *companies, Text(), lower, note)
 
 
-def _head(scene: Scene, accounts: Sequence[Account]) -> RenderableType:
+def _head(scene: Scene, accounts: Sequence[Account], width: int) -> RenderableType:
     sent = sum(account["sent"] for account in accounts)
     answered = sum(sum(account["answers"].values()) for account in accounts)
     rate = answered / scene.seconds if scene.seconds > 0.5 else 0.0
@@ -73,9 +76,8 @@ def _head(scene: Scene, accounts: Sequence[Account]) -> RenderableType:
         " sent   ",
         (f"{answered:,}", "bold"),
         " answered   ",
-        _bar(scene.seconds, scene.seconds_all),
+        _bar(scene.seconds, scene.seconds_all) if width >= WIDTH else "",
         f" {min(scene.seconds, scene.seconds_all):2.0f}/{scene.seconds_all:.0f} s",
-        (f"   {scene.doing}", QUIET),
     )
     line.no_wrap, line.overflow = True, "crop"
     return line
@@ -86,19 +88,19 @@ def _bar(done: float, all_: float, width: int = 12) -> Text:
     return Text.assemble(("━" * full, GOOD), ("━" * (width - full), QUIET))
 
 
-def _columns() -> Table:
-    table = _table()
-    heads = [f"{minutes} min, ± bp" for minutes in HORIZONS]
+def _columns(horizons: Sequence[int]) -> Table:
+    table = _table(horizons)
+    heads = [f"{minutes} min, ± bp" for minutes in horizons]
     table.add_row(*(Text(each, QUIET) for each in ("symbol", "mid", *heads, "signal", "pattern", "status")))
     return table
 
 
-def _table() -> Table:
+def _table(horizons: Sequence[int]) -> Table:
     """Columns of one width in all companies' tables, so that they stand under each other."""
     table = Table.grid(padding=(0, 1, 0, 0))
     table.add_column(width=8, no_wrap=True)
     table.add_column(width=8, justify="right", no_wrap=True)
-    for _ in HORIZONS:
+    for _ in horizons:
         table.add_column(width=HORIZON_WIDTH, justify="right", no_wrap=True)
     table.add_column(width=8, justify="right", no_wrap=True)
     table.add_column(width=8, no_wrap=True)
@@ -106,7 +108,7 @@ def _table() -> Table:
     return table
 
 
-def _company(account: Account) -> Iterable[RenderableType]:
+def _company(account: Account, horizons: Sequence[int]) -> Iterable[RenderableType]:
     latency = account["latency_ms"]
     heading = Text.assemble(
         (account["company"], "bold"),
@@ -115,21 +117,21 @@ def _company(account: Account) -> Iterable[RenderableType]:
         (f"  {sum(account['answers'].values()):,} of {account['sent']:,} answered", QUIET),
         (f"  p50 {milliseconds(latency[0])} ms  p99 {milliseconds(latency[2])} ms" if latency else "", QUIET),
     )
-    table = _table()
+    table = _table(horizons)
     for row in account["rows"]:
-        table.add_row(*_cells(row))
+        table.add_row(*_cells(row, horizons))
     return heading, table
 
 
-def _cells(row: Row) -> list[Text]:
+def _cells(row: Row, horizons: Sequence[int]) -> list[Text]:
     digits = decimals(row["mid"])
-    horizons = {each["minutes"]: each for each in row["horizons"]}
+    answered = {each["minutes"]: each for each in row["horizons"]}
     pattern = PATTERNS[row["patterns"][0][0]] if row["patterns"] else ""
     signal = f"{row['signal']} {row['confidence']:3.0%}" if row["signal"] else "—"
     return [
         Text("  " + row["symbol"][:6]),
         Text(f"{row['mid']:.{digits}f}", QUIET),
-        *(_horizon(horizons.get(minutes), row["mid"], digits) for minutes in HORIZONS),
+        *(_horizon(answered.get(minutes), row["mid"], digits) for minutes in horizons),
         Text(signal, OF_SIGNAL.get(row["signal"], QUIET)),
         Text(pattern, "" if pattern else QUIET),
         Text(row["status"].lower(), OF_STATUS[row["status"]]),
@@ -151,11 +153,12 @@ def _horizon(horizon: Horizon | None, mid: float, digits: int) -> Text:
 
 def _latencies(scene: Scene) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
-    for width, justify in ((10, "left"), (7, "right"), (7, "right"), (7, "right")):
+    for width, justify in ((10, "left"), (6, "right"), (6, "right"), (6, "right")):
         table.add_column(width=width, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     table.add_row(*(Text(each, QUIET) for each in ("latency ms", "p50", "p90", "p99")))
-    wire = scene.books.get("latency_ms", [])
-    table.add_row(Text("wire", "bold"), *(Text(milliseconds(each), "bold") for each in wire[:3]))
+    for name in ("wire", "engine"):
+        quantiles = scene.books.get(f"{name}_ms", [])
+        table.add_row(Text(name, "bold"), *(Text(milliseconds(each), "bold") for each in quantiles[:3]))
     for stage in STAGES:
         if stage in scene.look.stages_ms:
             table.add_row(Text(stage.replace("_", " ")), *map(milliseconds, scene.look.stages_ms[stage]))
@@ -164,7 +167,7 @@ def _latencies(scene: Scene) -> Table:
 
 def _processes(look: Look) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
-    for width, justify in ((10, "left"), (8, "left"), (8, "right"), (6, "right"), (8, "right")):
+    for width, justify in ((10, "left"), (7, "left"), (6, "right"), (4, "right"), (8, "right")):
         table.add_column(width=width, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     table.add_row(*(Text(each, QUIET) for each in ("process", "state", "memory", "cpu", "restarts")))
     for each in look.processes:
@@ -205,6 +208,6 @@ def line(scene: Scene) -> str:
     accounts: list[Account] = scene.books.get("accounts", [])
     sent = sum(account["sent"] for account in accounts)
     answered = sum(sum(account["answers"].values()) for account in accounts)
-    latency = scene.books.get("latency_ms", [])
+    latency = scene.books.get("wire_ms", [])
     wire = f"wire p50 {milliseconds(latency[0])} p99 {milliseconds(latency[2])} ms" if latency else "no answer yet"
     return f"{scene.seconds:5.1f} s  sent {sent:,}  answered {answered:,}  {wire}  {scene.look.status}"

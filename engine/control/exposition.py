@@ -15,9 +15,9 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 # Latencies are some hundred microseconds when all is well and some seconds when a deadline was missed.
 BOUNDS_S = (
-    *(10e-6, 20e-6, 50e-6, 100e-6, 150e-6, 200e-6, 300e-6, 400e-6, 600e-6, 800e-6),
-    *(1e-3, 1.5e-3, 2e-3, 3e-3, 5e-3, 8e-3, 15e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3),
-    *(1.0, 2.5, 10.0),
+    *(10e-6, 25e-6, 50e-6, 100e-6, 150e-6, 200e-6, 300e-6, 400e-6, 600e-6, 800e-6),
+    *(1e-3, 1.5e-3, 2e-3, 2.5e-3, 3e-3, 4e-3, 5e-3, 6e-3, 8e-3, 10e-3),
+    *(15e-3, 25e-3, 50e-3, 100e-3, 250e-3, 1.0, 10.0),
 )
 BELOW = np.searchsorted(bucket_bounds(), np.rint(np.array(BOUNDS_S) * 1e9), side="right")  # buckets wholly below
 

@@ -1,14 +1,17 @@
 """The demo as a person runs it: real engine, real sockets, bundled data."""
 
+import fcntl
 import json
 import os
 import pty
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from pathlib import Path
 
@@ -149,6 +152,7 @@ def test_a_dead_market_is_told(temporary):
 
 def test_on_a_terminal_it_draws_over_itself(temporary):
     ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
     demo = start(temporary, "--seconds", "2", stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     output = b""

@@ -3,7 +3,7 @@
 import pytest
 
 from engine.cli import summary
-from engine.cli.ledger import Ledger
+from engine.cli.ledger import Ledger, quantiles_ms
 from engine.contract.ml.envelope_pb2 import MLProcessingEnvelope, Rejection
 from engine.contract.ml.feature_vectors_pb2 import FeatureVector
 from engine.contract.ml.ml_predictions_pb2 import MLPredictionBatch
@@ -28,6 +28,7 @@ def envelope(kind, sequence, payload=b"", company="acme"):
 
 def answer(sequence, status=Status.OK, of=None, company="acme"):
     batch = MLPredictionBatch()
+    batch.performance_metrics.engine_time_ms = sequence / 4
     for vector in of if of is not None else vectors(sequence):
         batch.predictions.add(symbol=vector.symbol, timestamp_ns=vector.timestamp_ns, status=int(status))
     return envelope("ml_inference", sequence, batch.SerializeToString(), company)
@@ -44,7 +45,14 @@ def ledger():
 
 def settle(ledger, engine_status=0):
     account = ledger.account()
-    books = {"accounts": [account], "seconds": 2.0, "latency_ms": account["latency_ms"], "latencies": 3}
+    engine_ms = quantiles_ms(ledger.engine_ns)
+    books = {
+        "accounts": [account],
+        "seconds": 2.0,
+        "wire_ms": account["latency_ms"],
+        "wire_count": len(ledger.latencies_ns),
+        "engine_ms": engine_ms,
+    }
     return summary.settle(books, engine_status, drained_s=0.25)
 
 
@@ -67,6 +75,7 @@ def test_every_vector_answered_once_in_order_adds_up(ledger):
         "vectors_per_s": 3.0,
         "wire_to_wire_ms": {"p50": 1.0, "p90": 2.0, "p99": 2.0, "max": 2.0},
         "wire_to_wire_count": 3,
+        "engine_ms": {"p50": 0.25, "p90": 0.75, "p99": 0.75, "max": 0.75},
         "companies": [
             {
                 "company": "acme",
@@ -169,7 +178,9 @@ def test_the_summary_reads_like_this(ledger):
         "  answers         6  of 6 vectors sent",
         "",
         "  0 unanswered, 0 doubled, 0 out of order",
-        "  wire to wire, from due to read, ms: p50 0.612, p90 0.612, p99 0.612, max 0.612 (3 messages)",
+        "  latency in ms, 3 messages",
+        "    from due to read           p50 0.612, p90 0.612, p99 0.612, max 0.612",
+        "    of that within the engine  p50 0.500, p90 0.750, p99 0.750, max 0.750",
         "  SIGTERM to exit status 0: 0.25 s",
         "",
         "The counts add up.",

@@ -11,7 +11,7 @@ from tests.control.conftest import serving, settings, shared  # noqa: F401  # fi
 
 
 def test_stages_and_processes_are_those_of_the_engine(shared, settings):  # noqa: F811
-    histogram = Histogram(shared.histograms[EGRESS.row, Stage.ENGINE : Stage.ENGINE + 1])
+    histogram = Histogram(shared.histograms[EGRESS.row, Stage.EGRESS : Stage.EGRESS + 1])
     for _ in range(100):
         histogram.record(450_000)
     shared.supervisor[0]["starts"][INGRESS.row] = 3
@@ -19,9 +19,9 @@ def test_stages_and_processes_are_those_of_the_engine(shared, settings):  # noqa
     with serving(shared, settings) as (host, port, _):
         look = Scraper(f"http://{host}:{port}").look()
     assert look.status == "unhealthy"
-    assert list(look.stages_ms) == ["engine"]
+    assert list(look.stages_ms) == ["egress"]
     low, high = max(b for b in BOUNDS_S if b < 450e-6), min(b for b in BOUNDS_S if b >= 450e-6)
-    assert all(low * 1000 < quantile <= high * 1000 for quantile in look.stages_ms["engine"])
+    assert all(low * 1000 < quantile <= high * 1000 for quantile in look.stages_ms["egress"])
     states = {process.name: (process.state, process.starts) for process in look.processes}
     assert states == {
         "supervisor": ("ready", 1),

@@ -69,10 +69,15 @@ def scene():
     names = ("supervisor", "ingress", "egress", "control", "worker-0", "worker-1")
     look = Look(
         "healthy",
-        {stage: [0.012, 0.61, 12.3] for stage in ("ingress", "ring_wait", "inference", "egress", "engine", "confirm")},
+        {stage: [0.012, 0.61, 12.3] for stage in ("ingress", "ring_wait", "inference", "egress", "confirm")},
         [Process(name, "ready", 123 << 20, 0.125, 1) for name in names],
     )
-    books = {"seconds": 12.0, "accounts": accounts, "latency_ms": [0.61, 0.98, 2.345, 12.3], "latencies": 180}
+    books = {
+        "seconds": 12.0,
+        "accounts": accounts,
+        "wire_ms": [0.61, 0.98, 2.345, 12.3],
+        "engine_ms": [0.4, 0.5, 1.5, 9.9],
+    }
     return Scene(12.0, 20.0, books, look)
 
 
@@ -98,6 +103,23 @@ def test_columns_stand_under_each_other_and_say_this():
         "  EURUSD  1.38684 ▲1.38684 ±0.1 ▲1.38684 ±0.4 ▲1.38684 ±1.1 ▲1.38684 ±4.3  BUY 41% head&shl ok",
         "  XAUUSD  1291.69 ▼1291.69 ±3.9 ▼1291.69  ±19 ▼1291.69  ±58 ▼1291.69 ±232  BUY 41%          degraded",
     ]
+
+
+def test_latencies_stand_beside_the_processes():
+    assert printed(view.frame(scene()))[-9:-5] == [
+        "latency ms     p50     p90     p99   process     state    memory   cpu  restarts",
+        "wire         0.610   0.980    2.35   supervisor  ready    123 MB   12%         0",
+        "engine       0.400   0.500    1.50   ingress     ready    123 MB   12%         0",
+        "ingress      0.012   0.610    12.3   egress      ready    123 MB   12%         0",
+    ]
+
+
+def test_a_small_window_shows_fewer_horizons_and_cuts_no_number():
+    lines = printed(view.frame(scene(), 80), width=80)
+    assert lines[2] == "symbol        mid   1 min, ± bp  60 min, ± bp   signal pattern  status"
+    assert lines[5] == "  XAUUSD  1291.69 ▼1291.69 ±3.9 ▼1291.69 ±232  BUY 41%          degraded"
+    assert len(lines) <= 29
+    assert not any("…" in line for line in lines)
 
 
 def test_an_empty_start_and_a_silent_engine_are_shown():
