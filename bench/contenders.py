@@ -19,7 +19,7 @@ from bench.servers import BenchError, Place
 
 COMPANY, USER = "bench", "feed"
 # Of an answer's body, where no engine is among the contenders to be asked: what one answered once.
-SIZES: Mapping[str, int] = {BATCHES.name: 13_500, SINGLES.name: 1_600}
+SIZES: Mapping[str, int] = {BATCHES.name: 10_120, SINGLES.name: 1_230}
 
 ENGINE = """\
 [engine]

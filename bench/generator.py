@@ -25,7 +25,7 @@ from bench.raw_nats import Connection, Message
 from engine.contract.names import PREDICTIONS_SUBJECT, REJECTIONS_SUBJECT
 
 SPIN_NS = 100_000
-GRACE_NS = 2_000_000_000  # after the last message, for answers still on their way
+GRACE_NS = 5_000_000_000  # after the last message, for answers still on their way
 PR_SET_TIMERSLACK = 29
 
 now_ns = time.monotonic_ns

@@ -18,6 +18,7 @@ from bench.load import BATCHES, LOADS, SINGLES, Load
 
 GOAL = "under 15 ms at p99 on two cores"
 SAME = ("echo-again", "echo")
+QUIET_CORES = 0.1  # of other work, up to which a host counts as quiet
 PAIRS = (
     SAME,
     ("engine", "echo"),
@@ -84,16 +85,29 @@ class Measured:
 def as_text(measured: Measured, contenders: Sequence[Contender], about: dict[str, Any]) -> str:
     lines = [
         "wire to wire: from the time a message was due to the last byte of its whole answer, over one nats-server",
-        f"seed {about['seed']}, {about['seconds']:g} s of load; enterprise tier, windows full, events due now",
+        f"seed {about['seed']}, {about['seconds']:g} s of load; enterprise tier, windows full, models of models/",
         host.line(about["host"]),
-        f"cores busy with other work meanwhile: {measured.others_cores:.2f}",
+        f"cores busy with other work meanwhile: {measured.others_cores:.2f}{_disturbed(measured)}",
     ]
     for load in LOADS:
-        lines += ["", f"{load.words}: {HOW[load.name]}", "", _latencies(measured, contenders, load)]
+        lines += ["", f"{load.words}: {HOW[load.name]}", _minutes(measured, load), ""]
+        lines += [_latencies(measured, contenders, load)]
         lines += [text for each in contenders for text in _failure(measured, each, load)]
         if ratios := _ratios(measured, load):
             lines += ["", ratios]
     return "\n".join([*lines, "", *_goal(measured), _idle(measured, contenders)])
+
+
+def _disturbed(measured: Measured) -> str:
+    if measured.others_cores <= QUIET_CORES:
+        return ""
+    return f" (more than {QUIET_CORES}: these figures tell of that work too; run it again on a quiet host)"
+
+
+def _minutes(measured: Measured, load: Load) -> str:
+    rounds = [each for (_, name), part in measured.parts.items() if name == load.name for each in part.rounds]
+    opened = sum(each["minutes_closed"] for each in rounds)
+    return f"event times are due times: {opened} of all vectors were the first of a minute and closed the one before"
 
 
 def _latencies(measured: Measured, contenders: Sequence[Contender], load: Load) -> str:

@@ -14,6 +14,7 @@ twice or wrongly, has no figure; nothing is chosen from several runs.
 import argparse
 import json
 import random
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -148,6 +149,7 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(words)
     seed = random.SystemRandom().randrange(1 << 32) if arguments.seed is None else arguments.seed
     contenders = [each for each in CONTENDERS if each.name in arguments.only]
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that everything is ended, too
     try:
         measured = measure(contenders, arguments.seconds, seed)
     except TickpathError as error:
