@@ -43,6 +43,7 @@ class Steps:
         self.bounds = settings.limits
         self.symbols = frozenset(settings.engine.symbols)
         self._reserved: list[tuple] = []  # keys that this batch would bring
+        self._used: set[tuple] = set()  # keys that it uses, those included
 
     def decide(
         self,
@@ -67,7 +68,7 @@ class Steps:
         Refused
             `overloaded`: no room for a key that the batch brings.
         """
-        self._reserved = []
+        self._reserved, self._used = [], set()
         vectors = batch.feature_vectors
         decisions = np.zeros(len(vectors), layout.vector_decision_dtype)
         keys: dict[str, Key] = {}
@@ -133,10 +134,11 @@ class Steps:
         """The key's place, None for a late vector of a key that has none."""
         table = self.tables.shared.keys
         row = self.tables.keys.names.get(name)
+        self._used.add(name)
         if row is None:
             if late:
                 return None
-            row = self.tables.keys.reserve(company, name)
+            row = self.tables.keys.reserve(company, name, self._used)
             self._reserved.append(name)
             return Key(row, int(table[row]["generation"]) + 1, 0, 0, limits.FIRST_STEP, 0, True)
         found = table[row]

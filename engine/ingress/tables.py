@@ -6,6 +6,7 @@ belongs to, and a new owner gets a new generation, so that nothing of the old on
 """
 
 import time
+from collections.abc import Container, Iterable
 
 import numpy as np
 
@@ -47,8 +48,13 @@ class Rows:
         self.names[name] = row
         self.companies.setdefault(company, set()).add(name)
 
-    def reserve(self, company: str, name: tuple) -> int:
+    def reserve(self, company: str, name: tuple, kept: Container[tuple] = ()) -> int:
         """The row for a new name. Nothing is written to the table before the input is accepted.
+
+        Parameters
+        ----------
+        kept
+            Names that must not leave: the input that brings the new one uses them too.
 
         Raises
         ------
@@ -57,9 +63,9 @@ class Rows:
         """
         own = self.companies.setdefault(company, set())
         if len(own) >= self.company_max:
-            self._evict(own, f"the company has {len(own)} {self.what}, at most {self.company_max} are kept")
+            self._evict(own, kept, f"the company has {len(own)} {self.what}, at most {self.company_max} are kept")
         elif not self._free:
-            self._evict(self.names.keys(), f"the engine keeps {len(self.table)} {self.what} and all are in use")
+            self._evict(self.names.keys(), kept, f"the engine keeps {len(self.table)} {self.what} and all are in use")
         row = self._free.pop()
         self.names[name] = row
         own.add(name)
@@ -76,9 +82,10 @@ class Rows:
         self.table[row]["taken"] = 0
         self._free.append(row)
 
-    def _evict(self, names, refusal: str) -> None:
-        oldest = min(names, key=lambda name: int(self.table[self.names[name]]["used_ns"]))
-        if time.monotonic_ns() - int(self.table[self.names[oldest]]["used_ns"]) < IDLE_NS:
+    def _evict(self, names: Iterable[tuple], kept: Container[tuple], refusal: str) -> None:
+        used_ns = {name: int(self.table[self.names[name]]["used_ns"]) for name in names if name not in kept}
+        oldest = min(used_ns, key=used_ns.__getitem__, default=None)
+        if oldest is None or time.monotonic_ns() - used_ns[oldest] < IDLE_NS:
             raise Refused(Reason.OVERLOADED, f"{refusal}; send fewer, or wait until idle ones are let go")
         self.forget(oldest)
         self.evicted += 1
