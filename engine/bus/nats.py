@@ -55,9 +55,10 @@ class NatsLink:
         self._connecting = asyncio.get_running_loop().create_task(self._connect(then))
 
     async def close(self) -> None:
+        """Whether or not it was ever opened, or ever came up."""
         if self._connecting is not None and not self._connecting.done():
             self._connecting.cancel()
-        if not self.client.is_closed:
+        if self.client.is_connected or self.client.is_connecting or self.client.is_reconnecting:
             await self.client.close()
 
     async def _connect(self, then) -> None:
