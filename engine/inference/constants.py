@@ -40,7 +40,8 @@ def _numbers(manifest: Manifest, table: str, name: str, count: int, low: float, 
     found = np.array(values.get(name, ()))
     if len(found) != count or (found < low).any() or (found > high).any():
         raise ModelError(
-            f"{file}: {table}.{name}: expected {count} numbers from {low} to {high}, found {found.tolist()}; correct the manifest"
+            f"{file}: {table}.{name}: expected {count} numbers from {low} to {high}, found {found.tolist()}; "
+            "correct the manifest"
         )
     return found
 

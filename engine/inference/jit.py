@@ -51,7 +51,8 @@ def secure(folder: Path) -> Path:
         )
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ModelError(
-            f"{folder}: expected mode 0700, found {stat.S_IMODE(found.st_mode):04o}, so others could change what the engine runs; "
+            f"{folder}: expected mode 0700, found {stat.S_IMODE(found.st_mode):04o}, "
+            "so others could change what the engine runs; "
             f"run `chmod 0700 {folder}` if nobody did"
         )
     return folder

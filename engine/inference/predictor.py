@@ -98,12 +98,14 @@ class Predictor:
             manifest = read_manifest(self.store / model_id / version)
             if manifest.sha256.encode() != self.versions["sha256"][row]:
                 raise ModelError(
-                    f"{manifest.folder / 'model.toml'}: artefact.sha256: expected {self.versions['sha256'][row].decode()}, as when the engine started, "
+                    f"{manifest.folder / 'model.toml'}: artefact.sha256: expected "
+                    f"{self.versions['sha256'][row].decode()}, as when the engine started, "
                     f"found {manifest.sha256}; give a changed model a new version"
                 )
             if manifest.kind not in KINDS:
                 raise ModelError(
-                    f"{manifest.folder / 'model.toml'}: kind: expected one of {', '.join(each.name.lower() for each in KINDS)}, found ensemble"
+                    f"{manifest.folder / 'model.toml'}: kind: expected one of "
+                    f"{', '.join(each.name.lower() for each in KINDS)}, found ensemble"
                 )
             constants.enter_version(self._book, row, manifest)
             model: Model = KINDS[manifest.kind](manifest)
@@ -186,8 +188,9 @@ class Predictor:
         enter(slots, mask, first, count, verdicts, self._window_view, self._cross_asset, self._bounds, self._batch)
         self._run_models(count)
         combine(
-            slots, mask, first, count, verdicts, self._window_view, self._answer_view, self._answer_bytes, len(answers) - 1, answer_first,
-            taken_ns, self._batch, self._output, self._book, self._tiers,
+            slots, mask, first, count, verdicts, self._window_view,
+            self._answer_view, self._answer_bytes, len(answers) - 1, answer_first, taken_ns,
+            self._batch, self._output, self._book, self._tiers,
         )  # fmt: skip
 
     def _view(self, requests: np.ndarray, answers: np.ndarray, windows: np.ndarray) -> None:

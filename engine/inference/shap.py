@@ -59,7 +59,8 @@ class Leaves:
             for value, met in _leaves(tree):
                 if len(met) > DEPTH_MAX:
                     raise ModelError(
-                        f"{path}: expected at most {DEPTH_MAX} features on a path, found {len(met)}; train shallower trees"
+                        f"{path}: expected at most {DEPTH_MAX} features on a path, found {len(met)}; "
+                        "train shallower trees"
                     )
                 values.append(value)
                 conditions += [(feature, *bounds) for feature, bounds in met.items()]
@@ -68,10 +69,16 @@ class Leaves:
         columns = list(zip(*conditions, strict=True)) or [()] * 5
         return cls(
             LeafArrays(
-                np.array(values), np.array(first), np.array(columns[0], "i8"), np.array(columns[1], "f4"), np.array(columns[2], "f4"),
-                np.array(columns[3], "u1"), np.array(columns[4], "f8"), expected,
+                value=np.array(values),
+                first=np.array(first),
+                feature=np.array(columns[0], "i8"),
+                low=np.array(columns[1], "f4"),
+                high=np.array(columns[2], "f4"),
+                missing=np.array(columns[3], "u1"),
+                zero=np.array(columns[4], "f8"),
+                expected=expected,
             )
-        )  # fmt: skip
+        )
 
 
 def _leaves(tree: dict[str, Any]) -> list[tuple[float, dict[int, tuple[float, float, int, float]]]]:

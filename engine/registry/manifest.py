@@ -100,7 +100,8 @@ def read_store(path: Path) -> list[Manifest]:
     """Every version in the store, by id and rising version; an empty or missing store is an error."""
     if not path.is_dir():
         raise ModelError(
-            f"{path}: expected the folder of the model store, found none; set `models.path` or restore the bundled `models`"
+            f"{path}: expected the folder of the model store, found none; "
+            "set `models.path` or restore the bundled `models`"
         )
     manifests = []
     for model in _folders(path, "a model"):
@@ -232,7 +233,8 @@ def _numbers(file: Path, table: Mapping[str, Any], key: str) -> Mapping[str, tup
             not isinstance(each, int | float) or isinstance(each, bool) or not np.isfinite(each) for each in values
         ):
             raise ModelError(
-                f"{file}: {key}.{name}: expected a list of at most {NUMBERS_MAX} finite numbers, found {values!r}; correct the manifest"
+                f"{file}: {key}.{name}: expected a list of at most {NUMBERS_MAX} finite numbers, found {values!r}; "
+                "correct the manifest"
             )
         out[name] = tuple(float(each) for each in values)
     return out
@@ -261,7 +263,8 @@ def read_artefact(manifest: Manifest) -> bytes:
     found = hashlib.sha256(data).hexdigest()
     if found != manifest.sha256:
         raise ModelError(
-            f"{manifest.path}: expected sha256 {manifest.sha256}, found {found}; restore the file or correct `artefact.sha256` in {manifest.folder / 'model.toml'}"
+            f"{manifest.path}: expected sha256 {manifest.sha256}, found {found}; "
+            f"restore the file or correct `artefact.sha256` in {manifest.folder / 'model.toml'}"
         )
     return data
 
@@ -282,7 +285,8 @@ def fill_versions(manifests: Sequence[Manifest], versions: np.ndarray, names: np
         count = len(manifest.features)
         if first + count > len(names):
             raise ModelError(
-                f"{manifest.folder / 'model.toml'}: features: expected at most {len(names)} names in all models, found more; retire old versions"
+                f"{manifest.folder / 'model.toml'}: features: expected at most {len(names)} names in all models, "
+                "found more; retire old versions"
             )
         names[first : first + count] = [each.encode() for each in manifest.features]
         row["taken"], row["kind"], row["role"] = 1, manifest.kind, manifest.role

@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -31,14 +32,14 @@ def main() -> int:
     arguments = parser.parse_args()
     began = time.monotonic()
 
-    def report(line: str) -> None:
-        print(f"{time.monotonic() - began:6.1f} s  {line}", file=sys.stderr, flush=True)
+    def report(line: str, about: str = "") -> None:
+        print(f"{time.monotonic() - began:6.1f} s  {about}{line}", file=sys.stderr, flush=True)
 
     examples = load(arguments.data)
     report(f"{len(examples.minute):,} minutes read")
     for name, train in MODELS.items():
         if arguments.only in (None, name):
-            train(examples, arguments.store, lambda line, name=name: report(f"{name}: {line}"))
+            train(examples, arguments.store, partial(report, about=f"{name}: "))
             report(f"{name}: written to {arguments.store / name}")
     return 0
 

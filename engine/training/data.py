@@ -172,13 +172,14 @@ def labels(mid: np.ndarray, sigma: np.ndarray, future: np.ndarray) -> np.ndarray
     return np.where(unknown, -1, out)
 
 
-def parts_of(minute: np.ndarray, begin: int, end: int) -> np.ndarray:
-    """Name of each minute's part, '' within an embargo."""
-    place = (minute - begin) / (end - begin)
+def parts_of(minute: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Name of each minute's part, '' within an embargo; the parts are shares of the group's minutes with a quote."""
+    every = np.unique(group)
     out = np.full(len(minute), "", "U12")
     for name, (low, high) in SHARES.items():
-        reach = EMBARGO_MINUTES / (end - begin)
-        out[(place >= (low + reach if low else low)) & (place < high)] = name
+        begin = every[int(low * len(every))] + (EMBARGO_MINUTES if low else 0)
+        end = every[int(high * len(every))] if high < 1.0 else every[-1] + 1
+        out[(minute >= begin) & (minute < end)] = name
     return out
 
 
@@ -199,7 +200,6 @@ def load(folder: Path) -> Examples:
             / (seen["sigma"][:, None] * np.sqrt(np.array(HORIZON_MINUTES)))
         )
         move[~quoted[:, at]] = np.nan
-        begin, end = min(each.minute[0] for each in group), max(each.minute[-1] for each in group)
         collected.append(
             Examples(
                 symbol=np.full(len(bars.minute), bars.symbol),
@@ -207,7 +207,7 @@ def load(folder: Path) -> Examples:
                 move=move,
                 label=labels(seen["mid"], seen["sigma"], future),
                 future=future,
-                part=parts_of(bars.minute, int(begin), int(end)),
+                part=parts_of(bars.minute, np.concatenate([each.minute for each in group])),
                 **seen,
             )
         )

@@ -14,7 +14,7 @@ from scipy.special import log_softmax
 
 from engine.inference.batch import COLUMN_NAMES
 from engine.inference.features import FEATURES
-from engine.training import artefacts
+from engine.training import artefacts, cards
 from engine.training.data import Examples
 from engine.training.price import source
 
@@ -103,29 +103,9 @@ def train(examples: Examples, store: Path, report: Callable[[str], None]) -> Non
         "quality": quality,
     }
     artefacts.write(
-        store, bytes(booster.save_raw("ubj")), "model.ubj", manifest, card(quality, len(part["test"]), rates)
+        store,
+        bytes(booster.save_raw("ubj")),
+        "model.ubj",
+        manifest,
+        cards.direction(quality, rates, 3 * ROUNDS, len(names), len(part["test"])),
     )
-
-
-def card(quality: dict[str, float], count: int, rates: np.ndarray) -> str:
-    rows = [
-        ("log loss of sell, hold, buy", quality["log_loss"], quality["log_loss_of_rates"]),
-        ("Brier score: any touch or none (volatility)", quality["brier_of_touch"], quality["brier_of_touch_rate"]),
-        ("Brier score: which side, given a touch (direction)", quality["brier_of_side"], quality["brier_of_side_rate"]),
-    ]
-    lines = [
-        "# xgboost_direction 3.2",
-        "",
-        f"{3 * ROUNDS} trees of depth 3 over {len(COLUMN_NAMES)} numbers. Its label is the first touch of 0.65 sigma sqrt(15) above or below the mid by a",
-        "minute's close within 15 minutes; neither is HOLD. Fitted on the first 60 % of each file's time, calibrated on the next 18 %.",
-        "",
-        f"Measured on {count:,} minutes of the last 22 %, beside the training part's rates (sell {rates[0]:.3f}, hold {rates[1]:.3f}, buy {rates[2]:.3f}):",
-        "",
-        "| | model | rates alone |",
-        "| --- | --- | --- |",
-        *(f"| {name} | {ours:.4f} | {theirs:.4f} |" for name, ours, theirs in rows),
-        "",
-        f"Given a touch, the likelier side was touched {100 * quality['side_right']:.1f} % of the time. Most of what this model knows is whether",
-        "anything will happen; of the side it knows very little. The labels of neighbouring minutes overlap.",
-    ]
-    return "\n".join(lines) + "\n"

@@ -96,6 +96,9 @@ def label(paths):
         _smooth(level, smooth)
         count = _extrema(smooth, places)
         _pole(level, out[w])
+        if count >= 3:
+            out[w, 1] = _tops(smooth, places, count, 1.0)
+            out[w, 2] = _tops(smooth, places, count, -1.0)
         if count < 5:
             continue
         e = np.empty(5)
@@ -105,8 +108,6 @@ def label(paths):
         equal_shoulders = abs(e[0] - e[4]) < TOLERANCE and abs(e[1] - e[3]) < TOLERANCE
         if top_first and e[2] > e[0] + TOLERANCE / 2 and e[2] > e[4] + TOLERANCE / 2 and equal_shoulders:
             out[w, 0] = 1
-        out[w, 1] = _tops(smooth, places, count, 1.0)
-        out[w, 2] = _tops(smooth, places, count, -1.0)
         outer_falls, inner_rises = e[0] > e[2] > e[4], e[1] < e[3]
         if (top_first and outer_falls and inner_rises) or (not top_first and e[0] < e[2] < e[4] and e[1] > e[3]):
             out[w, 3] = 1

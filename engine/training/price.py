@@ -15,7 +15,7 @@ import numpy as np
 from engine.contract.names import HORIZON_MINUTES
 from engine.inference.batch import LSTM_MINUTES
 from engine.inference.features import FEATURE_NAMES
-from engine.training import artefacts, network
+from engine.training import artefacts, cards, network
 from engine.training.data import Examples
 
 HIDDEN = 32
@@ -109,14 +109,14 @@ def train(examples: Examples, store: Path, report: Callable[[str], None]) -> Non
         artefacts.lstm_bytes(fitted, len(HORIZON_MINUTES)),
         "model.onnx",
         manifest,
-        card(quality, q, len(part["test"])),
+        cards.price(quality, q, HIDDEN, len(FEATURE_NAMES), len(part["test"])),
     )
 
 
 def source(examples: Examples, rows: np.ndarray) -> dict[str, Any]:
     """Where and when the training part lies."""
     out: dict[str, Any] = {
-        "data": "data/fx_m1, the first 60 % of each file's time",
+        "data": "data/fx_m1, the first 60 % of each file's minutes",
         "seed": SEED,
         "examples": len(rows),
     }
@@ -125,33 +125,3 @@ def source(examples: Examples, rows: np.ndarray) -> dict[str, Any]:
         first, last = (str(np.datetime64(int(each) * 60, "s")) for each in (minutes.min(), minutes.max()))
         out[str(symbol).lower()] = f"{first}Z to {last}Z"
     return out
-
-
-def card(quality: dict[str, list[float]], q: np.ndarray, count: int) -> str:
-    lines = [
-        "# basic_lstm 1.0",
-        "",
-        f"One LSTM layer of {HIDDEN} units over 49 closed minutes and the open one, {len(FEATURE_NAMES)} features a minute, all horizons in one pass.",
-        "Made by `python -m engine.training` from `data/fx_m1`: fitted on the first 60 % of each file's time, its heads scaled and",
-        "its interval multipliers measured on the next 18 %, and judged on the last 22 %, four hours apart from the part before it.",
-        "",
-        f"Measured on {count:,} minutes of the last part, with fixed multipliers (the engine moves them by each key's outcomes):",
-        "",
-        "| horizon (min) | error, as a share of that of no move | Brier score of a rise | of always 0.5 | sign right | sign of the last minute right "
-        "| coverage of 90 % interval | multiplier |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for h, minutes in enumerate(HORIZON_MINUTES):
-        cells = [
-            f"{quality[name][h]:.4f}"
-            for name in ("error_share", "brier", "brier_of_half", "right", "right_last_move", "coverage")
-        ]
-        lines.append(f"| {minutes} | " + " | ".join(cells) + f" | {q[h]:.3f} |")
-    lines += [
-        "",
-        "There is little skill here, as markets lead one to expect: a share just below 1 is better than no move by that little.",
-        "What can be relied on is the width of the intervals. Neighbouring minutes overlap at the longer horizons, so the figures",
-        "for 60 minutes rest on some hundred independent hours. Five symbols, two of them from other years and another venue;",
-        "the minutes of 2014 are simultaneous, so they count for less than three.",
-    ]
-    return "\n".join(lines) + "\n"

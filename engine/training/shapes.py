@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 from engine.inference.batch import IMAGE_MINUTES
 from engine.inference.ensemble import PATTERN_SHOWN, POINTS
 from engine.inference.image import HEIGHT, draw
-from engine.training import artefacts, network
+from engine.training import artefacts, cards, network
 from engine.training.data import Examples
 from engine.training.patterns import NAMES, label
 from engine.training.price import source
@@ -149,7 +149,11 @@ def train(examples: Examples, store: Path, report: Callable[[str], None]) -> Non
         "quality": quality,
     }
     artefacts.write(
-        store, artefacts.cnn_bytes(fitted, len(NAMES)), "model.onnx", manifest, card(quality, touch, len(part["test"]))
+        store,
+        artefacts.cnn_bytes(fitted, len(NAMES)),
+        "model.onnx",
+        manifest,
+        cards.pattern(quality, touch, NAMES, COMPLETION, len(part["test"])),
     )
 
 
@@ -162,30 +166,3 @@ def judge(chance: np.ndarray, target: np.ndarray, on_walks: np.ndarray) -> dict[
         "brier": list(((chance - target) ** 2).mean(0)),
         "brier_of_rate": list(rate * (1.0 - rate)),
     }
-
-
-def card(quality: dict[str, list[float]], touch: np.ndarray, count: int) -> str:
-    lines = [
-        "# simple_pattern 1.0",
-        "",
-        f"Two convolutions over a {HEIGHT} x {IMAGE_MINUTES} picture of the last {IMAGE_MINUTES} closed mids, lowest at the bottom, highest at the top.",
-        "It learns to see what published rules say (`engine/training/patterns.py` gives each rule and its source); its probability is",
-        "the calibrated chance that the rule holds now, and says nothing about what the price will do.",
-        "",
-        f"Measured on {count:,} minutes that were used for neither fitting nor calibration:",
-        "",
-        "| pattern | rule holds | shown (above 0.3) | shown on random walks | Brier score | of the rate alone | target touched first |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for k, name in enumerate(NAMES):
-        shares = [
-            f"{quality[each][k]:.4f}" for each in ("rate", "shown", "shown_on_random_walks", "brier", "brier_of_rate")
-        ]
-        lines.append(f"| {name} | " + " | ".join(shares) + f" | {touch[k]:.3f} |")
-    lines += [
-        "",
-        "The rules hold about as often on random walks as on real minutes. A shown pattern is a description of the past hour,",
-        f"not a forecast. The target lies half the window's range away, {COMPLETION} minutes are given for it, and its chance is the share",
-        "measured on the calibration part; a share under one half is no reason to trade.",
-    ]
-    return "\n".join(lines) + "\n"

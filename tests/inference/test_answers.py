@@ -70,7 +70,7 @@ def test_free_tier_is_ok_and_members_that_do_not_exist_yet_are_marked(predictor)
 @pytest.mark.parametrize("tier", Tier)
 def test_status_is_warming_until_every_model_has_its_closed_minutes(predictor, tier):
     answers = minutes(predictor, tier)
-    assert [n for n in range(FULL) if answers["status"][n] != Status.WARMING][0] == 64
+    assert next(n for n in range(FULL) if answers["status"][n] != Status.WARMING) == 64
     price = [n for n in range(FULL) if "basic_lstm" in ids(predictor, answers[n])]
     pattern = [n for n in range(FULL) if "simple_pattern" in ids(predictor, answers[n])]
     assert (price[0], pattern[0]) == (49, 64)
@@ -155,12 +155,9 @@ def test_whatever_the_numbers_answers_are_finite_chances_and_ordered_prices(load
         low, price, high = each["lower"][:horizons], each["price"][:horizons], each["upper"][:horizons]
         assert np.isfinite(high).all()
         assert ((low >= 0.0) & (low <= price) & (price <= high)).all()
-        chances = np.concatenate(
-            [
-                [each[name] for name in ("buy", "hold", "sell", "direction_confidence", "ensemble_confidence", "trend_strength")],
-                each["horizon_confidence"], each["contribution_confidence"], each["pattern_probability"], each["pattern_chance"],
-            ]
-        )  # fmt: skip
+        single = ("buy", "hold", "sell", "direction_confidence", "ensemble_confidence", "trend_strength")
+        several = ("horizon_confidence", "contribution_confidence", "pattern_probability", "pattern_chance")
+        chances = np.concatenate([[each[name] for name in single], *(each[name] for name in several)])
         assert ((chances >= 0.0) & (chances <= 1.0)).all()
         assert abs(float(each["buy"]) + float(each["hold"]) + float(each["sell"]) - 1.0) <= 1e-6
         assert np.isfinite(each["shap"]).all()

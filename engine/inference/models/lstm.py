@@ -28,7 +28,8 @@ class PriceModel:
         unknown = sorted(set(self.manifest.features) - set(FEATURE_NAMES))
         if unknown:
             raise ModelError(
-                f"{self.manifest.folder / 'model.toml'}: features: expected some of {', '.join(FEATURE_NAMES)}, found {unknown}"
+                f"{self.manifest.folder / 'model.toml'}: features: expected some of {', '.join(FEATURE_NAMES)}, "
+                f"found {unknown}"
             )
         self._columns = np.array([FEATURE_NAMES.index(name) for name in self.manifest.features])
         self._session.open()

@@ -61,7 +61,8 @@ def check_onnx(data: bytes, path: Path) -> None:
         for field, _, inner in _fields(memoryview(data)):
             if field == MODEL_FUNCTIONS:
                 raise ModelError(
-                    f"{path}: expected a graph of standard operators, found functions of its own; inline them before exporting"
+                    f"{path}: expected a graph of standard operators, found functions of its own; "
+                    "inline them before exporting"
                 )
             if field == MODEL_OPSET:
                 _check_domain(
@@ -81,7 +82,8 @@ def check_onnx(data: bytes, path: Path) -> None:
 def _check_domain(path: Path, domain: bytes) -> None:
     if domain not in DOMAINS:
         raise ModelError(
-            f"{path}: expected standard operators, found the domain {domain.decode(errors='replace')!r}; export without custom operators"
+            f"{path}: expected standard operators, found the domain {domain.decode(errors='replace')!r}; "
+            "export without custom operators"
         )
 
 

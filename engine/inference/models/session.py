@@ -37,7 +37,8 @@ class Session:
             self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise ModelError(
-                f"{path}: expected a model that ONNX Runtime {onnxruntime.__version__} accepts, found: {error}; export it again"
+                f"{path}: expected a model that ONNX Runtime {onnxruntime.__version__} accepts, found: {error}; "
+                "export it again"
             ) from error
         for each in (*self._session.get_inputs(), *self._session.get_outputs()):
             self._check(each)
@@ -52,7 +53,8 @@ class Session:
         shape = self._shapes.get(each.name)
         if shape is not None and (each.type != "tensor(float)" or tuple(each.shape) != shape):
             raise ModelError(
-                f"{self.manifest.path}: {each.name}: expected tensor(float) of shape {shape}, found {each.type} of {tuple(each.shape)}; export it so"
+                f"{self.manifest.path}: {each.name}: expected tensor(float) of shape {shape}, "
+                f"found {each.type} of {tuple(each.shape)}; export it so"
             )
 
     def _bind(self) -> None:

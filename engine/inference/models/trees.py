@@ -120,7 +120,8 @@ class DirectionModel:
             )
         if booster.num_features() != len(self.manifest.features):
             raise ModelError(
-                f"{self.manifest.path}: expected {len(self.manifest.features)} features, as in its manifest, found {booster.num_features()}"
+                f"{self.manifest.path}: expected {len(self.manifest.features)} features, as in its manifest, "
+                f"found {booster.num_features()}"
             )
         self._columns = np.array([COLUMN_NAMES.index(name) for name in self.manifest.features])
         self.trees, trees = flatten(model)

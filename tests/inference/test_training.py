@@ -1,0 +1,112 @@
+"""What the bundled models were made from: labels, parts, rules, and the same features as live."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from engine.inference.predictor import Predictor
+from engine.training import patterns
+from engine.training.data import BARRIER, EMBARGO_MINUTES, SIMULTANEOUS, Bars, futures, labels, parts_of, read_bars
+from engine.training.data import walk as through_kernels
+from tests.inference.conftest import STORE, answer
+from tests.inference.market import Market, walk, windows
+
+DATA = STORE.parent / "data" / "fx_m1"
+
+
+def test_training_features_equal_live_ones_to_the_bit(predictor: Predictor):
+    """A whole file's part, with its empty minutes, holes and crossed closes, one vector at a time."""
+    bars = read_bars(DATA / "GBPUSD.csv.gz")
+    bars = Bars(bars.symbol, bars.minute[5000:7000], bars.bid[5000:7000], bars.ask[5000:7000])
+    offline = through_kernels(bars, np.full((2000, 1), np.nan))
+    market, window = Market(tier=3), windows(1)
+    for n in range(2000):
+        spread = bars.ask[n] - bars.bid[n]
+        at = int(bars.minute[n] + 1) * 60_000_000_000 - 1_000_000
+        market.vector(0, at, bars.mid[n], spread=spread if spread > 0 else np.nan)
+    slots = market.slots()
+    assert (np.diff(bars.minute) > 1).any()
+    for n in range(2000):
+        answer(predictor, slots, n + 1, window, first=n)
+        for name in ("rows", "columns", "path"):
+            assert getattr(predictor._batch, name)[0].tobytes() == offline[name][n].tobytes(), (name, n)
+        assert predictor._batch.entry["sigma"][0] == offline["sigma"][n]
+
+
+def test_labels_are_the_first_touch_within_fifteen_closes():
+    rng = np.random.default_rng(51)
+    for _ in range(300):
+        mid, sigma = 1.3, float(rng.uniform(0.5, 3))
+        future = walk(rng, 60, mid, bp=sigma)[None]
+        if rng.random() < 0.2:
+            future[0, int(rng.integers(60)) :] = np.nan
+        barrier = BARRIER * sigma * math.sqrt(15) * 1e-4
+        expected = 1
+        for close in future[0, :15]:
+            if math.isnan(close):
+                expected = -1
+                break
+            move = math.log(close / mid)
+            if abs(move) >= barrier:
+                expected = 2 if move > 0 else 0
+                break
+        assert labels(np.array([mid]), np.array([sigma]), future)[0] == expected
+
+
+def test_futures_repeat_through_empty_minutes_and_end_at_holes():
+    minute = np.array([0, 1, 4, 20])
+    bars = Bars("X", minute, np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 2.0, 3.0, 4.0]))
+    future, quoted = futures(bars)
+    assert list(future[0, :9]) == [2.0, 2.0, 2.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0]
+    assert np.isnan(future[0, 9:19]).all()
+    assert future[0, 19] == 4.0
+    assert list(np.flatnonzero(quoted[0])) == [0, 3, 19]
+
+
+@pytest.mark.parametrize("symbol", ["EURUSD", "GBPUSD"])
+def test_parts_lie_hours_apart_and_never_overlap(symbol):
+    minute = read_bars(DATA / f"{symbol}.csv.gz").minute
+    part = parts_of(minute, minute)
+    spans = [minute[part == name] for name in ("train", "calibration", "test")]
+    for before, after in itertools.pairwise(spans):
+        assert after.min() - before.max() >= EMBARGO_MINUTES
+    assert all(len(each) > 2000 for each in spans)
+
+
+def test_simultaneous_files_are_split_at_the_same_instants():
+    bars = [read_bars(DATA / f"{symbol}.csv.gz") for symbol in SIMULTANEOUS]
+    group = np.concatenate([each.minute for each in bars])
+    parts = [parts_of(each.minute, group) for each in bars]
+    ends = {
+        name: [each.minute[part == name] for each, part in zip(bars, parts, strict=True)] for name in ("train", "test")
+    }
+    assert max(each.max() for each in ends["train"]) + EMBARGO_MINUTES <= min(each.min() for each in ends["test"])
+
+
+def draw(*points: tuple[int, float]) -> np.ndarray:
+    """Straight lines through (minute, level)."""
+    at, level = zip(*points, strict=True)
+    return 1.3 * (1.0 + 1e-3 * np.interp(np.arange(64), at, level))
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("head_and_shoulders", draw((0, 0), (12, 0.7), (20, 0.4), (32, 1), (44, 0.4), (52, 0.7), (63, 0.2))),
+        ("double_top", draw((0, 0), (18, 1), (30, 0.5), (44, 1), (63, 0.3))),
+        ("double_bottom", draw((0, 1), (6, 0.9), (18, 0), (30, 0.5), (44, 0), (63, 0.7))),
+        ("triangle", draw((0, 0), (10, 1), (22, 0.1), (33, 0.8), (42, 0.3), (51, 0.6), (63, 0.45))),
+        ("wedge", draw((0, 0.6), (10, 0), (24, 0.6), (34, 0.3), (44, 0.8), (51, 0.7), (57, 0.85), (63, 0.8))),
+    ],
+)
+def test_rules_see_the_pattern_that_was_drawn(name, path):
+    assert patterns.label(path[None])[0][patterns.NAMES.index(name)] == 1
+
+
+def test_rules_see_nothing_in_a_straight_line_and_are_free_of_price():
+    assert not patterns.label(draw((0, 0), (63, 1))[None]).any()
+    assert not patterns.label(np.full((1, 64), 1.3)).any()
+    paths = np.array([walk(np.random.default_rng(seed), 64) for seed in range(500)])
+    np.testing.assert_array_equal(patterns.label(paths), patterns.label(paths * 1024.0))
