@@ -122,13 +122,14 @@ class Reader:
         self.reports: list[Answer] = []
 
     async def open(self, client: nats.NATS) -> "Reader":
-        await client.subscribe("ml.v1.predictions.>", cb=self._take)
-        await client.subscribe("ml.v1.rejections.>", cb=self._take)
-        await client.subscribe("ml.v1.rejections", cb=self._take)
+        # One subscription for all: between two of them this client does not keep the order of arrival.
+        await client.subscribe("ml.v1.>", cb=self._take)
         await client.flush()
         return self
 
     async def _take(self, message) -> None:
+        if not message.subject.startswith(("ml.v1.predictions.", "ml.v1.rejections")):
+            return
         envelope = MLProcessingEnvelope.FromString(message.data)
         answer = Answer(message.subject, (message.headers or {}).get("Nats-Msg-Id", ""), envelope, time.monotonic_ns())
         if message.subject == "ml.v1.rejections":
@@ -154,7 +155,7 @@ class Reader:
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[tuple[nats.NATS, Reader]]:
     """A client of the server, and a reader of all that the engine publishes there."""
-    client = await nats.connect(url)
+    client = await nats.connect(url, no_echo=True)
     try:
         yield client, await Reader().open(client)
     finally:
