@@ -13,6 +13,7 @@ twice or wrongly, has no figure; nothing is chosen from several runs.
 
 import argparse
 import json
+import os
 import random
 import signal
 import sys
@@ -121,20 +122,17 @@ def measure(contenders: Sequence[Contender], seconds: float, seed: int) -> Measu
     lone_s = (seconds / rounds - shared_s) / len(contenders)
     try:
         bench.open(contenders, seed)
-        begun_s, busy_s, ours_s = time.monotonic(), host.busy_s(), _ours_s(bench)
+        begun_s, busy_s, ours_s = time.monotonic(), host.busy_s(), host.used_s([os.getpid()])
         for number in range(rounds):
             say(f"round {number + 1} of {rounds}")
             bench.shared_part(shared_s)
             bench.lone_part(lone_s)
         wall_s = time.monotonic() - begun_s
-        bench.measured.others_cores = max(0.0, host.busy_s() - busy_s - (_ours_s(bench) - ours_s)) / wall_s
+        others_s = host.busy_s() - busy_s - (host.used_s([os.getpid()]) - ours_s)
+        bench.measured.others_cores = max(0.0, others_s) / wall_s
     finally:
         bench.place.close()
     return bench.measured
-
-
-def _ours_s(bench: Bench) -> float:
-    return host.used_s(process.pid for process in bench.place.processes.values())
 
 
 def main(words: Sequence[str] | None = None) -> int:

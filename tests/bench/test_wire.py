@@ -7,7 +7,7 @@ import pytest
 from bench import host
 from bench.contenders import CONTENDERS, Contender, start_echo
 from bench.load import BATCHES, LOADS, SINGLES
-from bench.report import as_json, as_text
+from bench.report import Measured, as_json, as_text
 from bench.wire import main, measure
 
 ECHOES = [each for each in CONTENDERS if each.is_echo]
@@ -52,12 +52,6 @@ def test_contender_that_answers_wrongly_has_no_figure():
 
 @pytest.mark.parametrize("load", LOADS)
 def test_nothing_measured_is_no_figure(load):
-    measured = measure_nothing()
+    measured = Measured()
     assert measured.problems("echo", load) == {"nothing measured": 1}
     assert "no figure" in as_text(measured, ECHOES[:1], {**ABOUT, "host": host.describe()})
-
-
-def measure_nothing():
-    from bench.report import Measured
-
-    return Measured()
