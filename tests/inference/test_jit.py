@@ -1,15 +1,21 @@
 """Compiled kernels: kept in a folder of our own, found again, never compiled on the way."""
 
+import mmap
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from engine.errors import ModelError
-from engine.inference import jit, warm
+from engine.inference import jit, microbatch, warm
+from fastpath import layout
+from fastpath.ring import Ring
+from tests.inference.conftest import answer
+from tests.inference.test_repeats import busy_market
 
 ROOT = Path(__file__).parents[2]
 START = """
@@ -30,6 +36,23 @@ def test_second_start_of_a_worker_compiles_nothing():
     misses, hits = (int(each) for each in done.stdout.split())
     assert misses == 0
     assert hits > 5
+
+
+def test_no_kernel_is_compiled_on_the_way(predictor):
+    """Over real rings and a window region in shared memory, in every state of a slot."""
+    size = Ring.bytes_needed(512)
+    requests, answers = (
+        Ring(memoryview(mmap.mmap(-1, size)), dtype, observed=True)
+        for dtype in (layout.request_slot_dtype, layout.answer_slot_dtype)
+    )
+    entries = np.frombuffer(mmap.mmap(-1, 3 * 256 * 256), layout.window_entry_dtype).reshape(3, 256)
+    slots = busy_market(np.random.default_rng(61), 400).slots()
+    requests.slots[:] = slots
+    microbatch.warm(requests.slots, answers.slots)
+    before = [(each.py_func.__qualname__, len(each.signatures)) for each in jit.kernels]
+    verdicts = np.random.default_rng(62).integers(0, 3, 400).astype("u1")
+    answer(predictor, requests.slots, 400, entries, verdicts=verdicts, answers=answers.slots)
+    assert [(each.py_func.__qualname__, len(each.signatures)) for each in jit.kernels] == before
 
 
 def test_warming_up_says_which_kernels_it_compiled_and_then_none(monkeypatch, capsys):

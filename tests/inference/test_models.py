@@ -18,8 +18,11 @@ from engine.inference.batch import COLUMN_NAMES, IMAGE_MINUTES, new_batch, new_o
 from engine.inference.image import HEIGHT, draw
 from engine.inference.models.onnx_bytes import check_onnx
 from engine.inference.models.trees import DirectionModel
+from engine.inference.predictor import Predictor
 from engine.registry.manifest import read_manifest, read_store
-from tests.inference.conftest import STORE, answer, make_predictor
+from engine.shared import Breaker, Phase
+from fastpath import layout
+from tests.inference.conftest import MAX_BATCH, STORE, answer, make_predictor
 from tests.inference.market import Market, walk, windows
 
 XGBOOST = STORE / "xgboost_direction" / "3.2"
@@ -286,6 +289,19 @@ def test_version_before_answers_for_a_newer_one_that_cannot_be_loaded(tmp_path):
     row = last["contribution_version"][0]
     assert (predictor.versions["model_id"][row], predictor.versions["version"][row]) == (b"basic_lstm", b"1.0")
     assert (last["contribution_fallback"][0], last["status"]) == (1, Status.DEGRADED)
+
+
+def test_loading_leaves_the_workers_row_and_the_breakers_alone(loaded):
+    """A restarted worker takes over counts that only grow, and must not look as if it were in a model."""
+    child = np.zeros(1, layout.child_row_dtype)
+    child["failures"], child["successes"], child["phase"], child["pulse_ns"] = 7, 9, Phase.LOADING, 5
+    versions = loaded.versions.copy()
+    versions["breaker"] = Breaker.OPEN
+    before = child.tobytes(), versions.tobytes()
+    predictor = Predictor(STORE, versions, child, MAX_BATCH)
+    predictor.load()
+    assert len(predictor.models) == 3
+    assert (child.tobytes(), versions.tobytes()) == before
 
 
 def test_model_with_other_tensors_is_refused_with_both_shapes(tmp_path, caplog):
