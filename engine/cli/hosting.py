@@ -96,7 +96,7 @@ class Host:
 
     def doing(self) -> str:
         """The engine's last word about its own start, in one line."""
-        told = [line for line in self.log() if "level" in line]
+        told = [line for line in self.log() if "level" in line and not line["message"].startswith("health: ")]
         return f"{told[-1]['process']}: {told[-1]['message'][:100]}" if told else "loading"
 
     def ready(self) -> bool:
