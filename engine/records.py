@@ -15,6 +15,7 @@ from fastpath.ring import ByteRing
 HEAD_BYTES = layout.input_record_dtype.itemsize
 DECISION_BYTES = layout.vector_decision_dtype.itemsize
 TEXTS = ("company", "stream", "user", "correlation", "traceparent", "tracestate", "detail")
+LENGTHS = tuple(f"{name}_bytes" for name in TEXTS)
 
 
 class Record(NamedTuple):
@@ -50,10 +51,11 @@ def write(area: memoryview, head: np.ndarray, decisions: np.ndarray, texts: list
     texts
         UTF-8, in the order of `TEXTS`.
     """
-    head["bytes"] = len(area)
-    head["raw_bytes"] = len(raw)
-    for name, text in zip(TEXTS, texts, strict=True):
-        head[f"{name}_bytes"] = len(text)
+    row = head[0]
+    row["bytes"] = len(area)
+    row["raw_bytes"] = len(raw)
+    for name, text in zip(LENGTHS, texts, strict=True):
+        row[name] = len(text)
     body = b"".join((decisions.tobytes(), *texts, raw))
     area[HEAD_BYTES : HEAD_BYTES + len(body)] = body
     area[:HEAD_BYTES] = head.tobytes()
@@ -70,7 +72,7 @@ def read(inputs: ByteRing, position: int, with_raw: bool = True) -> Record:
     head = np.frombuffer(inputs.view(position, HEAD_BYTES), layout.input_record_dtype, 1)[0].copy()
     size, raw_bytes = int(head["bytes"]), int(head["raw_bytes"])
     decisions_count = int(head["decisions"])
-    lengths = [int(head[f"{name}_bytes"]) for name in TEXTS]
+    lengths = [int(head[name]) for name in LENGTHS]
     end = HEAD_BYTES + decisions_count * DECISION_BYTES + sum(lengths) + raw_bytes
     if not end <= size <= inputs.capacity:
         raise RuntimeError(

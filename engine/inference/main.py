@@ -35,5 +35,5 @@ def await_seat(child: Child) -> int:
         if seat := int(child.row[0]["seat"]):
             child.log.info("serves ring %d", seat - 1)
             return seat - 1
-        bell.wait([], [], "block", 0, limits.PULSE_EVERY_MS)
+        bell.wait([], [], "block", 0, limits.TICK_MS)  # the bell may have rung between the look and the sleep
     return -1

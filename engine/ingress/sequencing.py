@@ -155,8 +155,7 @@ class Sequencer:
         if index is None:
             index = self.tables.streams.reserve(envelope.company_id, name)
             rows[index]["taken"] = 0
-            rows[index]["active"] = 0
-            states[index]["applied"] = 0
+            arbiter.forget(states, rows, index)
         decide = arbiter.decide_heartbeat if message.kind == Kind.HEARTBEAT else arbiter.decide
         arrival, missing = decide(states, rows, index, envelope.epoch, envelope.sequence)
         if arrival == Arrival.STALE:
@@ -189,8 +188,9 @@ class Sequencer:
             "expired": message.kind == Kind.VECTOR and age_ns > engine.max_message_age_ms * 1_000_000,
             "arrival": arrival,
         }
+        row = head[0]  # one record of NumPy's, many times quicker to fill than an array of one
         for name, value in fields.items():
-            head[name] = value
+            row[name] = value
         return head
 
     def _commit(
