@@ -1,7 +1,7 @@
 """Every code of a refused message, over the wire: its sentence, where it is published, whether it is an answer.
 
-`poison` takes a worker that crashes. `internal` cannot be sent for: it is the engine's word for a fault
-of its own, in a `try` around what it knows no input to break.
+`poison` takes a worker that crashes. `internal` is the engine's word for a fault of its own: what a sender
+can do to meet it stands in `test_large_answers`. Codes of single vectors stand in `test_statuses`.
 """
 
 import asyncio
