@@ -27,10 +27,19 @@ def describe() -> dict[str, Any]:
         "kernel": platform.release(),
         "governor": _text(cpu / "cpu0/cpufreq/scaling_governor"),
         "idle_driver": _text(cpu / "cpuidle/current_driver"),
-        "scheduling": "SCHED_OTHER, not pinned",
+        "scheduling": _scheduling(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
     }
+
+
+def _scheduling() -> str:
+    """Of this process, which all that it starts inherits."""
+    policy = {os.SCHED_OTHER: "SCHED_OTHER", os.SCHED_FIFO: "SCHED_FIFO", os.SCHED_RR: "SCHED_RR"}
+    pinned = f"pinned to {sorted(os.sched_getaffinity(0))}"
+    free = len(os.sched_getaffinity(0)) == os.cpu_count()
+    name = policy.get(os.sched_getscheduler(0), "another policy")
+    return f"{name}, nice {os.getpriority(os.PRIO_PROCESS, 0)}, {'not pinned' if free else pinned}"
 
 
 def line(found: dict[str, Any]) -> str:

@@ -35,6 +35,7 @@ LEAD_NS = 400_000_000  # for generators to make a round's messages before its fi
 ROUND_S = 15.0
 SHARED_PART = 2 / 3  # of a round's time
 WARM_MESSAGES: Mapping[str, int] = {BATCHES.name: 15, SINGLES.name: 500}
+WARM_PERIOD_NS = 40_000_000  # at most
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -64,7 +65,7 @@ class Bench:
 
     def _warm(self, driver: Driver, load: Load) -> int:
         """Fills windows and caches; the median size of an answer."""
-        driver.begin(load, dues(load.period_ns, WARM_MESSAGES[load.name]))
+        driver.begin(load, dues(min(load.period_ns, WARM_PERIOD_NS), WARM_MESSAGES[load.name]))
         found = driver.end()
         if found["problems"]:
             say(f"  warm-up of {driver.contender.name}, {load.words}: {found['problems']}")
