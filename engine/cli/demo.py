@@ -215,18 +215,18 @@ def plan(arguments: argparse.Namespace, host: Host) -> dict[str, Any]:
 
 def wait_ready(console: Console, host: Host, reports: Reports) -> None:
     """Until the engine answers vectors and the market's are made; says what it waits for."""
-    deadline = time.monotonic() + READY_S
+    began = time.monotonic()
     loaded = False
     said = ""
     with console.status("starting the engine") as status:
         while not (host.ready() and loaded):
             loaded = loaded or reports.next(LOOK_AGAIN_S).get("report") == "loaded"
             doing = host.doing()
-            status.update(f"starting the engine: {doing}")
+            status.update(f"starting the engine, {time.monotonic() - began:.0f} s: {doing}")
             if doing != said and not console.is_terminal:
                 console.print(f"starting the engine: {doing}", soft_wrap=True)
             said = doing
-            if time.monotonic() > deadline:
+            if time.monotonic() > began + READY_S:
                 raise DemoError(f"the engine is not ready after {READY_S:g} s; its last lines:\n{host.tail()}")
 
 
