@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from engine.contract.names import Tier
 from engine.ingress.admission import Message
 
-QUANTUM_BYTES = {Tier.FREE: 16 << 10, Tier.PRO: 32 << 10, Tier.ENTERPRISE: 64 << 10}
+# Of a turn, which all others wait for: some tens of small messages.
+QUANTUM_BYTES = {Tier.FREE: 4 << 10, Tier.PRO: 8 << 10, Tier.ENTERPRISE: 16 << 10}
 
 
 class FairQueue:

@@ -5,6 +5,7 @@ other tests' business.
 """
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from engine import limits, records
-from engine.contract.ml.envelope_pb2 import MLProcessingEnvelope, Rejection
+from engine.contract.ml.envelope_pb2 import MLProcessingEnvelope
 from engine.contract.ml.feature_vectors_pb2 import FeatureVector, FeatureVectorBatch
 from engine.contract.names import Bus, Kind, Tier
 from engine.errors import Refused
@@ -105,6 +106,11 @@ class Sender:
         return MLProcessingEnvelope(**fields)
 
 
+def sent_now(**changes: Any) -> MLProcessingEnvelope:
+    """Good, and not signed yet."""
+    return Sender().batch(vector(), timestamp=time.time_ns(), **changes)
+
+
 def message(envelope: MLProcessingEnvelope, tier: Tier = Tier.PRO, bus: Bus = Bus.NATS, **changes: Any) -> Message:
     """As admission gives it, from a copy: the sequencer takes tokens and payloads out."""
     kept = MLProcessingEnvelope()
@@ -165,13 +171,6 @@ def release(shared: Shared) -> None:
     for position, _ in inputs.records(inputs.tail, inputs.head):
         number = int(records.read(inputs, position, with_raw=False).head["position"])
         shared.verdicts[number & (limits.INPUTS_IN_FLIGHT_MAX - 1)] = number << 2 | Verdict.DONE
-
-
-def rejection_of(record: records.Record) -> Rejection:
-    """Code and detail that a whole rejection will carry."""
-    from engine.egress.encoding import _rejection
-
-    return _rejection(record)
 
 
 def logical_state(shared: Shared, stream: int) -> dict[str, Any]:

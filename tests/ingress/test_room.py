@@ -61,7 +61,7 @@ def test_a_full_inputs_ring_holds_messages_back_until_the_oldest_input_is_done(s
 
 def test_the_ring_of_inputs_is_used_around_its_end_again_and_again(stand: Stand) -> None:
     sender = Sender()
-    while stand.shared.inputs.head < 3 * stand.shared.inputs.capacity:
+    while stand.shared.inputs.head < 1.2 * stand.shared.inputs.capacity:
         vectors = [vector(f"S{number % 16}", sender.next + number / 100, extra=[1.0] * 64) for number in range(48)]
         assert stand.take(sender.batch(*vectors))
         assert stand.records()[-1].head["position"] == sender.next - 1

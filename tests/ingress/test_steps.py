@@ -30,10 +30,10 @@ def test_one_vector_a_minute_and_ten_a_second_take_the_same_steps(stand: Stand) 
     slow = steps_of(stand)
     fast_sender, fast = Sender("fast"), []
     for minute in minutes:
-        for tenth in range(600):
-            assert stand.take(fast_sender.batch(vector(minute=minute + tenth / 600)))
-            stand.released()
-            fast.append((int(stand.last()["step"]), int(stand.last()["opens"])))
+        for second in range(60):
+            vectors = [vector(minute=minute + (second + tenth / 10) / 60) for tenth in range(10)]
+            assert stand.released().take(fast_sender.batch(*vectors))
+            fast += [(int(slot["step"]), int(slot["opens"])) for slot in stand.slots()[-10:]]
     assert [step for step, opens in fast if opens] == [step for step, *_ in slow]
     assert [step for step, _ in fast] == [step for step, *_ in slow for _ in range(600)]
 

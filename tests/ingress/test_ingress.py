@@ -1,0 +1,206 @@
+"""The ingress role over real sockets and a real NATS server: nothing of a producer's is lost or left unsaid."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import nats
+
+from engine.bus.frames import encode as frame
+from engine.contract.names import Kind, Reason
+from engine.ingress.main import Ingress
+from engine.shared import INGRESS, BusState, Count, Engine, Shared
+from tests.egress.role import Server
+from tests.egress.stand import run, until
+from tests.ingress.role import SUBJECT, at_work, reported, settings_for, signed
+from tests.ingress.stand import Sender, release, sent_now, vector
+from tests.system.servers import Issuer
+
+
+def good(token: str, sequence: int, company: str = "acme") -> bytes:
+    return signed(sent_now(sequence=sequence) if company == "acme" else of(company, sequence), token)
+
+
+def of(company: str, sequence: int) -> Any:
+    return Sender(company).batch(vector(), sequence=sequence, timestamp=time.time_ns())
+
+
+async def take_all(ingress: Ingress, inputs: int) -> list[tuple[int, int]]:
+    """A worker and egress that keep up, until so many inputs came: (sequence, reason) of each."""
+    shared, found = ingress.shared, []
+    position = 0
+
+    def step() -> bool:
+        nonlocal position
+        ring = shared.requests[0]
+        for each in range(position, ring.head):
+            slot = ring.slots[each & ring.mask]
+            head = shared.inputs.view(int(slot["record"]), 40).cast("Q")
+            found.append((int(head[4]), int(slot["reason"])))
+        position = ring.head
+        release(shared)
+        shared.bells[INGRESS.row].ring()
+        return len(found) >= inputs
+
+    await until(step, f"{inputs} inputs")
+    return found
+
+
+def test_a_burst_of_a_local_producer_waits_whole_and_in_order_whatever_its_length(
+    shared: Shared, issuer: Issuer, token: str, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        settings = settings_for(issuer, tmp_path)
+        async with at_work(shared, settings) as ingress:
+            _, writer = await asyncio.open_unix_connection(settings.bus.local.path)
+            writer.write(b"".join(frame(good(token, sequence)) for sequence in range(1, 1001)))
+            writer.close()  # gone before it was all read
+            found = await take_all(ingress, 1000)
+            assert found == [(sequence, 0) for sequence in range(1, 1001)]
+            counters = ingress.counters
+            assert (counters[Count.DROPPED], counters[Count.OVERLOADED], counters[Count.MISSING]) == (0, 0, 0)
+            await until(lambda: not ingress.producers, "the connection ended")
+
+    run(main())
+
+
+def test_a_producer_that_sends_junk_after_good_frames_loses_none_of_these(
+    shared: Shared, issuer: Issuer, token: str, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        settings = settings_for(issuer, tmp_path)
+        async with at_work(shared, settings) as ingress:
+            reader, writer = await asyncio.open_unix_connection(settings.bus.local.path)
+            writer.write(frame(good(token, 1)) + frame(b"\xff") + frame(good(token, 2)))
+            await take_all(ingress, 2)
+            writer.write(b"\xff\xff\xff\xff")
+            assert await reader.read() == b""
+            writer.close()
+        assert [report[:2] for report in reported(shared)] == [
+            ("malformed", "the message is not an ml.v1.MLProcessingEnvelope; send one, serialised by protobuf"),
+            ("too_large", "a frame is larger than the 262144 bytes of a message; the connection was closed"),
+        ]
+
+    run(main())
+
+
+def test_a_flood_over_nats_is_answered_overloaded_then_dropped_and_seen_as_a_gap(
+    shared: Shared, issuer: Issuer, token: str, server: Server
+) -> None:
+    async def main() -> None:
+        settings = settings_for(issuer, url=server.url)
+        async with at_work(shared, settings) as ingress:
+            row = shared.children[INGRESS.row]
+            await until(lambda: row["bus_nats"] == BusState.UP, "nats is up")
+            client = await nats.connect(server.url)
+            for sequence in range(1, 101):
+                await client.publish(SUBJECT, good(token, sequence))
+            await client.flush()
+            await until(lambda: ingress.counters[Count.MESSAGES] == 100, "all came")
+            # 32 enter the ring, 4 wait whole, 4 more as names, the rest found no place.
+            assert ingress.counters[Count.DROPPED] == 60
+            found = await take_all(ingress, 40)
+            assert found == [(n, 0) for n in range(1, 37)] + [(n, Reason.OVERLOADED) for n in range(37, 41)]
+            await client.publish(SUBJECT, good(token, 101))
+            await client.flush()
+            await until(lambda: ingress.counters[Count.INPUTS_ACCEPTED] == 41, "the next one")
+            assert (ingress.counters[Count.MISSING], ingress.counters[Count.OVERLOADED]) == (60, 4)
+            await client.close()
+
+    run(main())
+
+
+def test_a_flood_of_one_company_delays_another_by_no_more_than_a_turn(
+    shared: Shared, issuer: Issuer, token: str
+) -> None:
+    async def main() -> None:
+        settings = settings_for(issuer, queue=1000)
+        async with at_work(shared, settings) as ingress:
+            for sequence in range(1, 901):
+                ingress.from_nats(good(token, sequence), SUBJECT)
+            theirs = issuer.token("quiet", user="trader")
+            ingress.from_nats(good(theirs, 1, "quiet"), "ml.v1.features.quiet.feed-0")
+            for _ in range(2):  # two microbatches each: more than what is left of a turn
+                release(shared)
+                ingress._room()
+            ring = shared.requests[0]
+            streams = [int(shared.inputs.view(int(slot["record"]), 88).cast("I")[21]) for slot in ring.slots[:96]]
+            assert streams.count(1) == 1
+            assert ingress.queues[0].count > 800
+
+    run(main())
+
+
+def test_a_drain_takes_what_was_handed_over_and_then_says_so(
+    shared: Shared, issuer: Issuer, token: str, tmp_path: Path, server: Server
+) -> None:
+    async def main() -> None:
+        settings = settings_for(issuer, tmp_path, server.url)
+        async with at_work(shared, settings) as ingress:
+            await until(lambda: shared.children[INGRESS.row]["bus_nats"] == BusState.UP, "nats is up")
+            client = await nats.connect(server.url)
+            for sequence in range(1, 31):
+                await client.publish(SUBJECT, good(token, sequence))
+            await client.flush()
+            _, writer = await asyncio.open_unix_connection(settings.bus.local.path)
+            writer.write(b"".join(frame(good(token, sequence)) for sequence in range(31, 81)))
+            await until(lambda: ingress.counters[Count.MESSAGES] > 30, "some of both")
+            shared.supervisor[0]["state"] = Engine.DRAINING
+            drained = shared.ingress[0]
+            assert drained["drained"] == 0
+            found = await take_all(ingress, 80)
+            assert sorted(found) == [(sequence, 0) for sequence in range(1, 81)]
+            await until(lambda: shared.ingress[0]["drained"], "drained")
+            await client.publish(SUBJECT, good(token, 81))
+            await client.flush()
+            writer.write(frame(good(token, 82)))
+            counted = int(ingress.counters[Count.MESSAGES])
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert ingress.counters[Count.MESSAGES] == counted == 80
+            writer.close()
+            await client.close()
+
+    run(main())
+
+
+def test_heartbeats_and_rejections_keep_their_place_in_the_stream(
+    shared: Shared, issuer: Issuer, token: str, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        settings = settings_for(issuer, tmp_path)
+        sender = Sender()
+        now_ns = time.time_ns()
+        envelopes = [
+            sender.batch(vector(), timestamp=now_ns),
+            sender.heartbeat(timestamp=now_ns),
+            sender.batch(timestamp=now_ns),
+            sender.batch(vector(minute=1), timestamp=now_ns),
+        ]
+        async with at_work(shared, settings) as ingress:
+            _, writer = await asyncio.open_unix_connection(settings.bus.local.path)
+            writer.write(b"".join(frame(signed(each, token)) for each in envelopes))
+            await take_all(ingress, 4)
+            kinds = shared.requests[0].slots["kind"][:4].tolist()
+            assert kinds == [Kind.VECTOR, Kind.HEARTBEAT, Kind.REJECTION, Kind.VECTOR]
+            writer.close()
+
+    run(main())
+
+
+def test_removed_keys_are_no_longer_good_within_a_second(shared: Shared, tmp_path: Path) -> None:
+    async def main() -> None:
+        issuer = Issuer(tmp_path)
+        token = issuer.token("acme", user="trader")
+        async with at_work(shared, settings_for(issuer)) as ingress:
+            ingress.from_nats(good(token, 1), SUBJECT)
+            Issuer(tmp_path)  # other keys in the same file
+
+            def refused() -> bool:
+                ingress.from_nats(good(token, 2), SUBJECT)
+                return any(report[0] == "unauthenticated" for report in reported(shared))
+
+            await until(refused, "the old key's token is refused")
+
+    run(main())
