@@ -1,0 +1,174 @@
+"""Whether chances come true as often as they say, and how far off a perfect forecaster would look.
+
+Owns reliability diagrams, the calibration error and its null band; run by `python -m engine.training`
+and by tests. Reads chances, what happened, and when. What must stay true: bins hold equally many
+forecasts; an error is judged by the band that these very chances give when they are true, never by a
+fixed number; outcomes that overlap in time are simulated as overlapping.
+
+A binned error is never nil, least of all for a perfect forecaster with few cases. So outcomes are drawn
+from the chances themselves, many times, and the error of each draw tells what calibration alone costs.
+Labels of neighbouring minutes share most of their minutes: row t's outcome is drawn as "a random walk's
+move over (t, t + h] lies below the chance's quantile", which happens with exactly the chance given and
+leaves neighbours as dependent as their common minutes make them.
+
+References
+----------
+Broecker and Smith, Increasing the reliability of reliability diagrams, Weather and Forecasting 22, 2007:
+consistency bars. Roelofs, Cain, Shlens and Mozer, Mitigating bias in calibration error estimation,
+AISTATS 2022: equal-mass bins, and the bias for calibrated models. Vaicenavicius et al., Evaluating model
+calibration in classification, AISTATS 2019: consistency resampling.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import ndtri
+
+from engine.training.bootstrap import LEVEL, When, independent_rows
+
+BINS = 10
+DRAWS = 400
+SEED = 20260202
+
+
+class Diagram(NamedTuple):
+    """One entry a bin, from the smallest chances to the largest."""
+
+    chance: np.ndarray  # mean of the bin's chances
+    share: np.ndarray  # how often it happened
+    rows: np.ndarray
+    low: np.ndarray  # of the shares that 95 of 100 perfect forecasters would show here
+    high: np.ndarray
+
+
+class Calibration(NamedTuple):
+    """A forecaster's calibration error beside those of perfect ones with the same chances."""
+
+    error: float
+    expected: float  # mean of the perfect ones'
+    band: float  # 95 of 100 perfect ones stay below
+    p_value: float  # share of perfect ones with an error as large
+    rows: int
+    independent_rows: float
+    diagram: Diagram
+
+    @property
+    def inside(self) -> bool:
+        """Whether a perfect forecaster may look like this."""
+        return self.error <= self.band
+
+
+def bins_of(chance: np.ndarray, bins: int = BINS) -> np.ndarray:
+    """(n,) number of each row's bin: equally many rows in each, equal chances never torn apart.
+
+    >>> bins_of(np.array([0.1, 0.9, 0.4, 0.6, 0.2, 0.8]), 3).tolist()
+    [0, 2, 1, 1, 0, 2]
+    >>> bins_of(np.array([0.5, 0.5, 0.5, 0.7]), 2).tolist()
+    [0, 0, 0, 1]
+    """
+    ordered = np.sort(chance)
+    cuts = ordered[(np.arange(1, bins) * len(ordered)) // bins]
+    raw = np.searchsorted(np.unique(cuts), chance, side="right")
+    return np.unique(raw, return_inverse=True)[1]
+
+
+def _errors(place: np.ndarray, chance: np.ndarray, happened: np.ndarray) -> tuple[float, np.ndarray]:
+    """Mean distance of shares from chances, weighted by rows; and each bin's share."""
+    rows = np.bincount(place)
+    share = np.bincount(place, happened) / rows
+    distance = np.abs(share - np.bincount(place, chance) / rows)
+    return float((distance * rows).sum() / rows.sum()), share
+
+
+def calibration_error(chance: np.ndarray, happened: np.ndarray, bins: int = BINS) -> float:
+    """Mean distance between what was said and what happened, over bins of equally many rows.
+
+    >>> calibration_error(np.array([0.2, 0.2, 0.8, 0.8]), np.array([False, False, True, False]), 2)
+    0.25
+    """
+    chance = np.asarray(chance, "f8")
+    return _errors(bins_of(chance, bins), chance, np.asarray(happened, "f8"))[0]
+
+
+def perfect_outcomes(
+    chance: np.ndarray, horizon: int, when: When | None = None, *, draws: int = DRAWS, seed: int = SEED
+) -> Iterator[np.ndarray]:
+    """What may happen if the chances are true: (n,) booleans, `draws` times.
+
+    Rows of one group and instant are drawn from the same random walk, so symbols are taken to move as one:
+    the widest band that they can have. Stretches without rows are shortened to what a label reaches.
+    """
+    rng = np.random.default_rng(seed)
+    edge = ndtri(np.clip(chance, 0.0, 1.0))
+    place = _timeline(len(chance), horizon, when)
+    size = int(place.max()) + 1
+    walk = np.zeros(size + horizon + 1)
+    for _ in range(draws):
+        np.cumsum(rng.standard_normal(size + horizon), out=walk[1:])
+        move = (walk[horizon : horizon + size] - walk[:size]) / np.sqrt(horizon)
+        yield move[place] < edge
+
+
+def _timeline(rows: int, horizon: int, when: When | None) -> np.ndarray:
+    """(n,) minute of each row on one axis on which no two groups, nor two sides of a long hole, share a label."""
+    if when is None:
+        return np.arange(rows)
+    group = np.unique(when.group, return_inverse=True)[1]
+    axis = group * (1 << 30) + (np.asarray(when.minute, "i8") - np.min(when.minute))
+    found, back = np.unique(axis, return_inverse=True)
+    steps = np.minimum(np.diff(found, prepend=found[0]), horizon)
+    return np.cumsum(steps)[back]
+
+
+def calibration(
+    chance: np.ndarray,
+    happened: np.ndarray,
+    horizon: int,
+    when: When | None = None,
+    *,
+    bins: int = BINS,
+    draws: int = DRAWS,
+    seed: int = SEED,
+) -> Calibration:
+    """The error, its null band, and the diagram with consistency bars.
+
+    Parameters
+    ----------
+    chance : (n,) what was said
+    happened : (n,) booleans
+    horizon : minutes that a label reaches ahead
+    when : of each row; without it, rows are successive minutes of one symbol
+
+    >>> rng = np.random.default_rng(3)
+    >>> said = rng.uniform(0.4, 0.6, 2000)
+    >>> honest = calibration(said, rng.random(2000) < said, 1)
+    >>> honest.inside, round(honest.expected, 3), round(honest.band, 3)
+    (True, 0.027, 0.039)
+    """
+    chance, happened = np.asarray(chance, "f8"), np.asarray(happened, bool)
+    if len(chance) == 0 or len(chance) != len(happened) or not ((chance >= 0.0) & (chance <= 1.0)).all():
+        raise ValueError(
+            f"calibration: expected as many chances from 0 to 1 as outcomes, and at least one; found {len(chance)} "
+            f"and {len(happened)}, {int((~((chance >= 0.0) & (chance <= 1.0))).sum())} of them no chances; "
+            "leave out what was not forecast"
+        )
+    place = bins_of(chance, bins)
+    error, share = _errors(place, chance, happened.astype("f8"))
+    drawn = [
+        _errors(place, chance, each.astype("f8"))
+        for each in perfect_outcomes(chance, horizon, when, draws=draws, seed=seed)
+    ]
+    null = np.array([each for each, _ in drawn])
+    tail = 50 * (1 - LEVEL)
+    low, high = np.percentile([shares for _, shares in drawn], [tail, 100 - tail], axis=0)
+    rows = np.bincount(place)
+    return Calibration(
+        error,
+        float(null.mean()),
+        float(np.quantile(null, LEVEL)),
+        float((1 + (null >= error).sum()) / (1 + draws)),
+        len(chance),
+        independent_rows(len(chance), horizon),
+        Diagram(np.bincount(place, chance) / rows, share, rows, low, high),
+    )
