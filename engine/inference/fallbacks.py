@@ -5,7 +5,7 @@ states are the supervisor's), writes this worker's counts of failures and succes
 true: an open breaker costs no try; a probe number is used once; the order ends at the baseline.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -83,6 +83,6 @@ class Breakers:
         self._successes[version] += 1
 
 
-def first_loaded(chain: Sequence[int], loaded: dict[int, object]) -> int:
+def first_loaded(chain: Sequence[int], loaded: Mapping[int, object]) -> int:
     """The best version that there is, -1 if there is none."""
     return next((row for row in chain if row in loaded), -1)

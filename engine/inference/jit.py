@@ -32,10 +32,10 @@ kernels: list[Any] = []  # every dispatcher, in the order of definition
 def secure(folder: Path) -> Path:
     """The folder, made if it is missing; refused where somebody else could put code into it."""
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700)
         (folder / ".gitignore").write_text("*\n")
     except OSError:
-        pass  # a read-only installation: what is there is all there will be
+        pass  # it is there already, or the installation is read-only and what is there is all there will be
     try:
         found = folder.lstat()
     except OSError:

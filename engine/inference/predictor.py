@@ -124,7 +124,7 @@ class Predictor:
     def _bounds_by_tier(self) -> np.ndarray:
         bounds = constants.no_bounds()
         for group in self._groups:
-            best = first_loaded(group.chain, dict(self.models))
+            best = first_loaded(group.chain, self.models)
             if group.role == arrays.PRICE and best >= 0:
                 for tier in group.tiers:
                     bounds[tier] = constants.bounds_of(self.models[best].manifest)
@@ -225,7 +225,7 @@ class Predictor:
     def _answer(self, group: Group, slots: list[int]) -> None:
         """The wanted model, else who stands in for it; slots without its closed minutes wait, masked."""
         batch, output = self._batch, self._output
-        best = first_loaded(group.chain, self.models)  # type: ignore[arg-type]
+        best = first_loaded(group.chain, self.models)
         needed = self.models[best].manifest.closed_minutes if best >= 0 else 0
         depth = batch.depth
         waiting = [i for i in slots if depth[i] >= needed]

@@ -26,14 +26,14 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def price(quality: Mapping[str, Sequence[float]], q: np.ndarray, hidden: int, features: int, count: int) -> str:
-    columns = ("error_share", "brier", "brier_of_half", "right", "right_last_move", "coverage")
+    columns = ("error_share", "brier", "brier_of_half", "right", "standard_error", "right_last_move", "coverage")
     rows = [
         [minutes, *(float(quality[name][h]) for name in columns), float(q[h])]
         for h, minutes in enumerate(HORIZON_MINUTES)
     ]
     head = (
         "horizon (min)", "error over that of no move", "Brier score of a rise", "of always 0.5", "sign right",
-        "sign of the last minute right", "coverage of the 90 % interval", "multiplier",
+        "its standard error", "sign of the last minute right", "coverage of the 90 % interval", "multiplier",
     )  # fmt: skip
     return _page(
         "basic_lstm 1.0",
@@ -45,9 +45,10 @@ def price(quality: Mapping[str, Sequence[float]], q: np.ndarray, hidden: int, fe
         outcomes):""",
         _table(head, rows),
         """There is little skill here, as markets lead one to expect: an error just below 1 is better than no move by
-        that little, one above 1 is worse. What can be relied on is the width of the intervals. Neighbouring minutes
-        overlap at the longer horizons, so the figures for 60 minutes rest on some hundred independent hours. Of the
-        five symbols three are of the same two weeks and move together, so they count for less than three.""",
+        that little, one above 1 is worse. What can be relied on is the width of the intervals. The standard errors
+        count one of h neighbouring minutes, because their outcomes overlap; three of the five symbols are of the same
+        two weeks and move together, so the true ones are larger. What exceeds them at the short horizons was there in
+        these weeks, before any cost, and is no promise.""",
     )
 
 

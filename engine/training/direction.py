@@ -16,7 +16,7 @@ from engine.inference.batch import COLUMN_NAMES
 from engine.inference.features import FEATURES
 from engine.training import artefacts, cards
 from engine.training.data import Examples
-from engine.training.price import source
+from engine.training.price import UNKNOWN_SPREAD, source
 
 ROUNDS = 60
 SEED = 20260103
@@ -73,9 +73,11 @@ def train(examples: Examples, store: Path, report: Callable[[str], None]) -> Non
         for name in ("train", "calibration", "test")
     }
     columns = examples.columns.copy()
-    # Half of the correlations are withheld, so that their absence is a normal input and names no symbol.
+    # Withheld at random, so that their absence is a normal input and names no symbol.
     withheld = np.random.default_rng(SEED).random(len(columns)) < 0.5
     columns[withheld, FEATURES + 1 :] = np.nan
+    no_spread = np.random.default_rng(SEED + 1).random(len(columns)) < 0.2
+    columns[no_spread, COLUMN_NAMES.index("spread")] = UNKNOWN_SPREAD
     names = list(COLUMN_NAMES)
     data = {
         name: xgboost.DMatrix(columns[rows], label=examples.label[rows], feature_names=names)

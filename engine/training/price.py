@@ -22,6 +22,7 @@ HIDDEN = 32
 EPOCHS = 6
 SEED = 20260101
 WEIGHT = 0.2
+UNKNOWN_SPREAD = -1.0  # as the features say it
 SCALES = np.linspace(0.0, 1.2, 25)
 
 
@@ -33,6 +34,19 @@ def loss(parameters: Any, rows: Any, move: Any) -> Any:
     distance = jnp.where(known, jnp.abs(y - median), 0.0).sum() / known.sum()
     rise = jnp.where(moved, jax.nn.softplus(jnp.where(y > 0, -logit, logit)), 0.0).sum() / moved.sum()
     return distance + rise
+
+
+def withhold_spreads(rows: np.ndarray, seed: int) -> np.ndarray:
+    """A copy where half of the examples know no spread before some minute, as after a price history.
+
+    rows: (n, minutes, features).
+    """
+    rng = np.random.default_rng(seed)
+    out = rows.copy()
+    known_from = np.where(rng.random(len(rows)) < 0.5, rng.integers(1, rows.shape[1] + 1, len(rows)), 0)
+    unknown = np.arange(rows.shape[1]) < known_from[:, None]
+    out[unknown, FEATURE_NAMES.index("spread")] = UNKNOWN_SPREAD
+    return out
 
 
 def cross_entropy(logit: np.ndarray, rise: np.ndarray) -> float:
@@ -57,7 +71,8 @@ def calibrate(parameters: network.Parameters, median: np.ndarray, logit: np.ndar
 def judge(median: np.ndarray, logit: np.ndarray, move: np.ndarray, q: np.ndarray) -> dict[str, list[float]]:
     """On the test part, beside what is known without a model."""
     quality: dict[str, list[float]] = {
-        name: [] for name in ("coverage", "error_share", "brier", "brier_of_half", "right", "right_last_move")
+        name: []
+        for name in ("coverage", "error_share", "brier", "brier_of_half", "right", "standard_error", "right_last_move")
     }
     for h in range(move.shape[1]):
         known = np.isfinite(move[:, h])
@@ -69,6 +84,8 @@ def judge(median: np.ndarray, logit: np.ndarray, move: np.ndarray, q: np.ndarray
         quality["brier"].append(((chance - rise)[moved] ** 2).mean())
         quality["brier_of_half"].append(0.25)
         quality["right"].append(((chance > 0.5) == rise)[moved].mean())
+        # Outcomes of neighbouring minutes overlap: of h minutes in a row one counts.
+        quality["standard_error"].append(0.5 / np.sqrt(moved.sum() / HORIZON_MINUTES[h]))
     return quality
 
 
@@ -77,9 +94,10 @@ def train(examples: Examples, store: Path, report: Callable[[str], None]) -> Non
     part = {name: np.flatnonzero(ready & (examples.part == name)) for name in ("train", "calibration", "test")}
     rows, move = examples.rows, examples.move.astype("f4")
     start = network.lstm_parameters(SEED, len(FEATURE_NAMES), HIDDEN, len(HORIZON_MINUTES))
-    fitted = network.fit(start, loss, (rows[part["train"]], move[part["train"]]), SEED, EPOCHS, report)
+    known = {name: withhold_spreads(rows[part[name]], SEED) for name in ("train", "calibration")}
+    fitted = network.fit(start, loss, (known["train"], move[part["train"]]), SEED, EPOCHS, report)
     fitted = {name: np.array(each) for name, each in fitted.items()}
-    median, logit = network.predict(network.lstm, fitted, rows[part["calibration"]])
+    median, logit = network.predict(network.lstm, fitted, known["calibration"])
     q = calibrate(fitted, median, logit, move[part["calibration"]])
     median, logit = network.predict(network.lstm, fitted, rows[part["test"]])
     quality = judge(median, logit, move[part["test"]], q)
