@@ -27,6 +27,8 @@ class Round:
     latencies_ns: list[int] = field(default_factory=list)  # from due to the last byte of the answer
     late_ns: list[int] = field(default_factory=list)  # from due to the bytes' leaving, a part of the above
     answer_bytes: list[int] = field(default_factory=list)
+    engine_ms: list[float] = field(default_factory=list)  # what the service says of itself in its answers
+    inference_ms: list[float] = field(default_factory=list)
     statuses: Counter[str] = field(default_factory=Counter)
     problems: Counter[str] = field(default_factory=Counter)
     minutes_closed: int = 0
@@ -100,6 +102,8 @@ def _wrong_answer(each: Planned, message: Message, found: Round) -> str:
     if tuple(prediction.symbol for prediction in batch.predictions) != each.symbols:
         return "predictions of other symbols"
     found.statuses.update(PredictionStatus.Name(prediction.status) for prediction in batch.predictions)
+    found.engine_ms.append(batch.performance_metrics.engine_time_ms)
+    found.inference_ms.append(batch.performance_metrics.inference_time_ms)
     bad = [prediction for prediction in batch.predictions if prediction.status not in GOOD]
     if bad:
         return f"{PredictionStatus.Name(bad[0].status)} {bad[0].reason}".strip()

@@ -39,7 +39,7 @@ class Part:
     rounds: list[dict[str, Any]] = field(default_factory=list)  # fields of `answers.Round`
     used_s: float = 0.0  # processor time of its processes within the rounds
 
-    def of(self, name: str) -> list[int]:
+    def of(self, name: str) -> list[Any]:
         return [value for each in self.rounds for value in each[name]]
 
     def latencies(self) -> list[list[int]]:
@@ -92,6 +92,7 @@ def as_text(measured: Measured, contenders: Sequence[Contender], about: dict[str
     for load in LOADS:
         lines += ["", f"{load.words}: {HOW[load.name]}", _minutes(measured, load), ""]
         lines += [_latencies(measured, contenders, load)]
+        lines += [text for each in contenders for text in _of_itself(measured, each, load)]
         lines += [text for each in contenders for text in _failure(measured, each, load)]
         if ratios := _ratios(measured, load):
             lines += ["", ratios]
@@ -133,6 +134,15 @@ def _latencies(measured: Measured, contenders: Sequence[Contender], load: Load) 
             ]
         )
     return table(head, rows)
+
+
+def _of_itself(measured: Measured, contender: Contender, load: Load) -> list[str]:
+    part = measured.parts.get((contender.name, load.name), Part())
+    engine_ms, inference_ms = part.of("engine_ms"), part.of("inference_ms")
+    if not engine_ms or measured.problems(contender.name, load):
+        return []
+    told = f"engine_time_ms {median(engine_ms):.2f}, inference_time_ms {median(inference_ms):.2f}"
+    return [f"  {contender.name} says of itself, medians: {told}"]
 
 
 def _failure(measured: Measured, contender: Contender, load: Load) -> list[str]:
