@@ -136,7 +136,7 @@ def test_a_drain_takes_what_was_handed_over_and_then_says_so(
     shared: Shared, issuer: Issuer, token: str, tmp_path: Path, server: Server
 ) -> None:
     async def main() -> None:
-        settings = settings_for(issuer, tmp_path, server.url)
+        settings = settings_for(issuer, tmp_path, server.url, queue=100)
         async with at_work(shared, settings) as ingress:
             await until(lambda: shared.children[INGRESS.row]["bus_nats"] == BusState.UP, "nats is up")
             client = await nats.connect(server.url)
