@@ -234,23 +234,28 @@ class Predictor:
             if model is None or not waiting:
                 continue
             able = [i for i in waiting if depth[i] >= model.manifest.closed_minutes]
-            if able and self._breakers.allow(row) and self._try(row, model, able):
-                output.version[able, group.role] = row
-                output.who[able, group.role] = MODEL if row == group.wanted else SUBSTITUTE
-                waiting = [i for i in waiting if i not in able]
+            if not able or not self._breakers.allow(row):
+                continue
+            if answered := self._try(row, model, able):
+                output.version[answered, group.role] = row
+                output.who[answered, group.role] = MODEL if row == group.wanted else SUBSTITUTE
+                waiting = [i for i in waiting if i not in answered]
         if waiting:
             output.version[waiting, group.role] = self._book.baseline
             output.who[waiting, group.role] = NOBODY
 
-    def _try(self, row: int, model: Model, slots: list[int]) -> bool:
+    def _try(self, row: int, model: Model, slots: list[int]) -> list[int]:
+        """The slots that the model answered. Where it failed, each is asked alone, so that one cannot spoil another."""
+        if self._runs(row, model, slots):
+            return slots
+        return [i for i in slots if self._runs(row, model, [i])] if len(slots) > 1 else []
+
+    def _runs(self, row: int, model: Model, slots: list[int]) -> bool:
         self._in_hand(row + 1, Phase.IN_MODEL)
         try:
             model.run(slots, self._batch, self._output, self._tiers.importance)
-            fault = (
-                ""
-                if model.sound(slots, self._output)
-                else "it gave numbers that are not finite, or chances outside of 0 to 1"
-            )
+            sound = model.sound(slots, self._output)
+            fault = "" if sound else "it gave numbers that are not finite, or chances outside of 0 to 1"
         except Exception as error:
             fault = f"it raised {type(error).__name__}: {error}"
         if not fault:

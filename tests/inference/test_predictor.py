@@ -296,3 +296,22 @@ def test_model_in_hand_is_named_while_it_runs_and_not_after(predictor):
     minutes(predictor, Tier.FREE)
     assert set(seen) == {(row + 1, Phase.IN_MODEL)}
     assert (predictor.child["hand_model"][0], predictor.child["phase"][0]) == (0, Phase.IDLE)
+
+
+def test_one_slot_that_a_model_fails_on_spoils_no_other(predictor):
+    row = failing(predictor, "basic_lstm")
+    whole = predictor.models[row]
+
+    def spoil(slots, output):
+        whole.run(slots, predictor._batch, output, predictor._tiers.importance)
+        if 3 in slots:
+            output.rise[3, 0] = np.nan
+
+    market = Market(tier=Tier.FREE)
+    for key in range(6):
+        market.minute(key, 0, 1.5, history=walk(np.random.default_rng(key), layout.history_max))
+    expected = answer(predictor, market.slots(), 6, windows(6))
+    predictor.models[row] = Broken(whole, spoil)
+    found = answer(predictor, market.slots(), 6, windows(6))
+    assert found["status"][:6].tolist() == [Status.DEGRADED if key == 3 else Status.OK for key in range(6)]
+    np.testing.assert_array_equal(np.delete(found["price"][:6], 3, 0), np.delete(expected["price"][:6], 3, 0))
