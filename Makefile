@@ -4,7 +4,11 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-PIP := $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(RUN) -m pip install --disable-pip-version-check -c constraints.txt
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+# Of pip's many lines, those that say how far it is.
+TELL := sed -u -n -e 's/^ *Downloading \([^ ]*\/\)\?\([^ ]*\)/  \2/p' -e 's/^Installing.*/  unpacking/p' -e '/^ERROR/p'
 SOURCES := setup.py pyproject.toml constraints.txt $(wildcard fastpath/*.pyx fastpath/*.pxd fastpath/*.h) $(shell find proto -name '*.proto')
 
 # What pyproject.toml says that the engine needs, and each extra that is named.
@@ -21,13 +25,13 @@ $(VENV)/.packages: constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "setup: Python 3.11 or newer is needed, found " + sys.version.split()[0] + "; give another one with PYTHON=...")'
 	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	@echo "setup 2/4: packages (about 1 GB; some minutes on a slow line)"
-	@$(PIP) --progress-bar off setuptools cython grpcio-tools numpy $(call needs)
+	@$(PIP) --progress-bar off setuptools cython grpcio-tools numpy $(call needs) | $(TELL)
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.packages $(SOURCES)
 	@echo "setup 3/4: the compiled parts"
 	@$(RUN) setup.py --quiet build_ext --inplace
-	@$(PIP) --no-build-isolation --no-deps --editable .
+	@$(PIP) --quiet --no-build-isolation --no-deps --editable .
 	@touch $@
 
 $(VENV)/.kernels: $(VENV)/.built $(wildcard engine/inference/*.py engine/inference/models/*.py)
@@ -37,7 +41,7 @@ $(VENV)/.kernels: $(VENV)/.built $(wildcard engine/inference/*.py engine/inferen
 
 $(VENV)/.test: $(VENV)/.kernels
 	@echo "setup: packages for the tests"
-	@$(PIP) --progress-bar off $(call needs,test bench)
+	@$(PIP) --progress-bar off $(call needs,test bench) | $(TELL)
 	@touch $@
 
 demo: setup
