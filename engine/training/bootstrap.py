@@ -55,6 +55,7 @@ class When(NamedTuple):
 
     minute: np.ndarray  # (n,) Unix minutes
     group: np.ndarray  # (n,) name or number of the set of files whose minutes are the same time
+    symbol: np.ndarray | None = None  # (n,) where a group has several
 
 
 class Instants(NamedTuple):

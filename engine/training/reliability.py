@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtri
 
-from engine.training.bootstrap import LEVEL, When, independent_rows
+from engine.training.bootstrap import LEVEL, LONG, When, independent_rows
 
 BINS = 10
 DRAWS = 400
@@ -68,8 +68,8 @@ def bins_of(chance: np.ndarray, bins: int = BINS) -> np.ndarray:
     [0, 0, 0, 1]
     """
     ordered = np.sort(chance)
-    cuts = ordered[(np.arange(1, bins) * len(ordered)) // bins]
-    raw = np.searchsorted(np.unique(cuts), chance, side="right")
+    last = np.maximum((np.arange(1, bins) * len(ordered)) // bins - 1, 0)  # of each bin but the highest
+    raw = np.searchsorted(np.unique(ordered[last]), chance, side="left")
     return np.unique(raw, return_inverse=True)[1]
 
 
@@ -92,30 +92,43 @@ def calibration_error(chance: np.ndarray, happened: np.ndarray, bins: int = BINS
 
 
 def perfect_outcomes(
-    chance: np.ndarray, horizon: int, when: When | None = None, *, draws: int = DRAWS, seed: int = SEED
+    chance: np.ndarray,
+    horizon: int,
+    when: When | None = None,
+    *,
+    correlation: float = 0.0,
+    draws: int = DRAWS,
+    seed: int = SEED,
 ) -> Iterator[np.ndarray]:
     """What may happen if the chances are true: (n,) booleans, `draws` times.
 
-    Rows of one group and instant are drawn from the same random walk, so symbols are taken to move as one:
-    the widest band that they can have. Stretches without rows are shortened to what a label reaches.
+    correlation: between the moves of two symbols of one group at the same instants; the nearer to 1, the wider the
+    band, because symbols that move as one are one symbol.
     """
     rng = np.random.default_rng(seed)
     edge = ndtri(np.clip(chance, 0.0, 1.0))
-    place = _timeline(len(chance), horizon, when)
-    size = int(place.max()) + 1
-    walk = np.zeros(size + horizon + 1)
+    rows = np.arange(len(chance))
+    minute, group, symbol = (rows, 0 * rows, 0 * rows) if when is None else (when.minute, when.group, when.symbol)
+    own, common = _timeline(minute, group if symbol is None else symbol, horizon), _timeline(minute, group, horizon)
     for _ in range(draws):
-        np.cumsum(rng.standard_normal(size + horizon), out=walk[1:])
-        move = (walk[horizon : horizon + size] - walk[:size]) / np.sqrt(horizon)
-        yield move[place] < edge
+        move = np.sqrt(1.0 - correlation) * _moves(rng, own, horizon)
+        if correlation > 0.0:
+            move += np.sqrt(correlation) * _moves(rng, common, horizon)
+        yield move < edge
 
 
-def _timeline(rows: int, horizon: int, when: When | None) -> np.ndarray:
-    """(n,) minute of each row on one axis on which no two groups, nor two sides of a long hole, share a label."""
-    if when is None:
-        return np.arange(rows)
-    group = np.unique(when.group, return_inverse=True)[1]
-    axis = group * (1 << 30) + (np.asarray(when.minute, "i8") - np.min(when.minute))
+def _moves(rng: np.random.Generator, place: np.ndarray, horizon: int) -> np.ndarray:
+    """A random walk's moves over the `horizon` steps after each place, of variance 1."""
+    size = int(place.max()) + 1
+    walk = np.zeros(size + horizon)
+    np.cumsum(rng.standard_normal(size + horizon - 1), out=walk[1:])
+    return ((walk[horizon:] - walk[:size]) / np.sqrt(horizon))[place]
+
+
+def _timeline(minute: np.ndarray, name: np.ndarray, horizon: int) -> np.ndarray:
+    """(n,) place of each row on one axis on which no two names, nor two sides of a long hole, share a label."""
+    code = np.unique(name, return_inverse=True)[1]
+    axis = code * LONG + (np.asarray(minute, "i8") - np.min(minute))
     found, back = np.unique(axis, return_inverse=True)
     steps = np.minimum(np.diff(found, prepend=found[0]), horizon)
     return np.cumsum(steps)[back]
@@ -127,6 +140,7 @@ def calibration(
     horizon: int,
     when: When | None = None,
     *,
+    correlation: float = 0.0,
     bins: int = BINS,
     draws: int = DRAWS,
     seed: int = SEED,
@@ -139,12 +153,13 @@ def calibration(
     happened : (n,) booleans
     horizon : minutes that a label reaches ahead
     when : of each row; without it, rows are successive minutes of one symbol
+    correlation : between symbols at the same instants, as in `perfect_outcomes`
 
     >>> rng = np.random.default_rng(3)
     >>> said = rng.uniform(0.4, 0.6, 2000)
     >>> honest = calibration(said, rng.random(2000) < said, 1)
     >>> honest.inside, round(honest.expected, 3), round(honest.band, 3)
-    (True, 0.027, 0.039)
+    (True, 0.028, 0.039)
     """
     chance, happened = np.asarray(chance, "f8"), np.asarray(happened, bool)
     if len(chance) == 0 or len(chance) != len(happened) or not ((chance >= 0.0) & (chance <= 1.0)).all():
@@ -157,7 +172,7 @@ def calibration(
     error, share = _errors(place, chance, happened.astype("f8"))
     drawn = [
         _errors(place, chance, each.astype("f8"))
-        for each in perfect_outcomes(chance, horizon, when, draws=draws, seed=seed)
+        for each in perfect_outcomes(chance, horizon, when, correlation=correlation, draws=draws, seed=seed)
     ]
     null = np.array([each for each, _ in drawn])
     tail = 50 * (1 - LEVEL)
