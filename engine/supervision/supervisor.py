@@ -28,6 +28,7 @@ from engine.shared import BELLS, Engine, Life, Shared, regions, ring_bell
 from engine.supervision.breakers import Breakers
 from engine.supervision.process import Process
 from engine.supervision.roles import cast
+from fastpath import arena
 from fastpath.arena import Arena
 
 ENDING_LIMIT_S = 2.0  # for children to end once they were told to
@@ -70,7 +71,10 @@ class Supervisor:
         """Takes the name, makes the arena, starts the children."""
         settings = self.settings
         self.holder = claim_name(settings.engine.name)
-        self.arena = Arena.create(regions(settings, self.workers), digest(settings))
+        try:
+            self.arena = Arena.create(regions(settings, self.workers), digest(settings))
+        except arena.ArenaError as error:
+            raise ArenaError(str(error)) from None
         self.bell_fds = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(BELLS)]
         self.shared = Shared(self.arena, settings, self.workers, self.bell_fds)
         self.board = self.shared.supervisor[0]
