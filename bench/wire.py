@@ -44,7 +44,7 @@ class Bench:
     """One run's contenders."""
 
     place: Place
-    random: random.Random
+    draw: random.Random
     drivers: dict[str, Driver] = field(default_factory=dict)
     measured: Measured = field(default_factory=Measured)
 
@@ -78,7 +78,7 @@ class Bench:
         start_ns = time.monotonic_ns() + LEAD_NS
         turns: dict[str, list[int]] = {name: [] for name in self.drivers}
         for period in range(periods):
-            order = self.random.sample(sorted(self.drivers), len(self.drivers))
+            order = self.draw.sample(sorted(self.drivers), len(self.drivers))
             for turn, name in enumerate(order):
                 turns[name].append(start_ns + period * BATCHES.period_ns + turn * turn_ns)
         before = self._used()
@@ -91,7 +91,7 @@ class Bench:
 
     def lone_part(self, seconds: float) -> None:
         """The single vectors: one contender after another."""
-        for name in self.random.sample(sorted(self.drivers), len(self.drivers)):
+        for name in self.draw.sample(sorted(self.drivers), len(self.drivers)):
             before = self._used()
             driver = self.drivers[name]
             driver.begin(SINGLES, dues(SINGLES.period_ns, max(1, round(seconds * SINGLES.messages_per_s))))
