@@ -19,7 +19,7 @@ def test_processor_time_counts_whole_families_running_or_reaped():
     assert shell.stdin is not None
     assert shell.stdout is not None
     assert [shell.stdout.readline(), shell.stdout.readline()] == [b"spun\n", b"spun\n"]
-    assert 0.8 <= host.used_s([shell.pid]) < 1.6
+    assert 0.75 <= host.used_s([shell.pid]) < 1.6  # two times 0.4, and up to four ticks are cut off
     assert host.used_s([os.getpid()]) >= host.used_s([shell.pid])
     shell.communicate(b"\n")
 
