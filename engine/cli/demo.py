@@ -149,13 +149,11 @@ class Reports:
         self._market.stdin.flush()
 
     def next(self, seconds: float) -> dict[str, Any]:
-        """The next report, or an empty one after the time; DemoError when the market failed."""
+        """The next report, or one of nothing after the time."""
         try:
             report = self._queue.get(timeout=seconds)
         except queue.Empty:
-            return {}
-        if report["report"] == "failed":
-            raise DemoError(report["why"])
+            return {"report": "nothing"}
         if report["report"] == "books":
             self._books = report
         return report
@@ -163,7 +161,7 @@ class Reports:
     def last_books(self) -> dict[str, Any]:
         """The final ones: the market ends when the engine has closed its sockets."""
         deadline = time.monotonic() + LAST_BOOKS_S
-        while self.next(deadline - time.monotonic())["report"] != "end":
+        while self.next(max(0.0, deadline - time.monotonic()))["report"] not in ("end", "failed", "nothing"):
             pass
         return self._books
 
@@ -220,7 +218,9 @@ def wait_ready(console: Console, host: Host, reports: Reports) -> None:
     said = ""
     with console.status("starting the engine") as status:
         while not (host.ready() and loaded):
-            loaded = loaded or reports.next(LOOK_AGAIN_S).get("report") == "loaded"
+            report = reports.next(LOOK_AGAIN_S)
+            refuse_lost(host, report)
+            loaded = loaded or report["report"] == "loaded"
             doing = host.doing()
             status.update(f"starting the engine, {time.monotonic() - began:.0f} s: {doing}")
             if doing != said and not console.is_terminal:
@@ -239,16 +239,23 @@ def watch(arguments: argparse.Namespace, console: Console, host: Host, reports: 
         while True:
             report = reports.next(LOOK_AGAIN_S)
             host.refuse_ended()
-            if report.get("report") == "sent":
+            refuse_lost(host, report)
+            if report["report"] == "sent":
                 return scene
-            if report.get("report") == "end":
-                raise DemoError(f"the market's process ended early; the engine's last lines:\n{host.tail()}")
             if time.monotonic() - looked_s >= LOOK_S:
                 looked_s = time.monotonic()
                 scene = scene._replace(look=scraper.look())
-            if report.get("report") == "books":
+            if report["report"] == "books":
                 scene = scene._replace(seconds=report["seconds"], books=report)
                 show(scene)
+
+
+def refuse_lost(host: Host, report: dict[str, Any]) -> None:
+    """DemoError when the market gave up or is gone; mostly because the engine is, which is then said instead."""
+    if report["report"] == "failed":
+        raise host.lost(report["why"])
+    if report["report"] == "end":
+        raise host.lost("the market's process ended early")
 
 
 @contextmanager

@@ -5,6 +5,7 @@ the configuration in it, reads the engine's log. What must stay true: nothing ou
 whatever happened before; the person's own settings and environment play no part.
 """
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -26,6 +27,7 @@ ROOT = Path(engine.__file__).parents[1]
 READY_S = 120.0
 END_S = 15.0  # after SIGTERM; its own drain takes ten at most
 CLOSE_S = 5.0  # after SIGTERM where nobody waits for a drain any more
+LOST_S = 1.0  # how long after its sockets an engine's process may be seen to end
 FOLDER_BYTES_MAX = 60  # of the folder above: a Unix socket's path holds 107 bytes
 LOG_LINES = 15  # of the engine's, shown when it failed
 GIVEN_UP = "is not started again"  # the supervisor's word about a spent restart budget
@@ -119,6 +121,14 @@ class Host:
         if status is not None:
             raise DemoError(f"the engine ended by itself with status {status}; its last lines:\n{self.tail()}")
 
+    def lost(self, why: str) -> DemoError:
+        """What to say when somebody lost touch with the engine: that it ended, if that is why."""
+        assert self.process is not None, "open comes first"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(LOST_S)
+        self.refuse_ended()
+        return DemoError(f"{why}; the engine's last lines:\n{self.tail()}")
+
     def _refuse_given_up(self) -> None:
         """A process that died on every start will not be there, however long one waits."""
         for line in self.log():
@@ -170,9 +180,8 @@ def _indented(text: str) -> str:
 def start(arguments: list[str], **streams: Any) -> subprocess.Popen[bytes]:
     """This Python with other arguments, ending with this process; Ctrl-C at the terminal does not reach it."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TICKPATH_")}
-    environment["ORT_DISABLE_TELEMETRY"] = (
-        "1"  # else importing ONNX Runtime writes `.ses` into TMPDIR and may call home
-    )
+    # Without this, importing ONNX Runtime writes `.ses` into TMPDIR and may report to its maker.
+    environment["ORT_DISABLE_TELEMETRY"] = "1"
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,
