@@ -41,14 +41,20 @@ def accepts(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def start_nats(port: int, *arguments: str) -> subprocess.Popen:
+    """A server that listens; whoever asked for it ends it."""
+    command = [NATS_SERVER, "-a", "127.0.0.1", "-p", str(port), *arguments]
+    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    until(lambda: accepts(port), 10, "nats-server listens")
+    return server
+
+
 @contextmanager
 def nats_server(*arguments: str) -> Iterator[str]:
     """Its URL."""
     port = free_port()
-    command = [NATS_SERVER, "-a", "127.0.0.1", "-p", str(port), *arguments]
-    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    server = start_nats(port, *arguments)
     try:
-        until(lambda: accepts(port), 10, "nats-server listens")
         yield f"nats://127.0.0.1:{port}"
     finally:
         server.terminate()
