@@ -15,6 +15,7 @@ from logging import Logger
 
 import numpy as np
 from nats.errors import Error as NatsError
+from nats.errors import MaxPayloadError
 
 from engine import limits
 from engine.bus.local import Reader
@@ -207,6 +208,9 @@ class Delivery:
             answer = self.outbox[0]
             try:
                 await self._publish(answer)
+            except MaxPayloadError:  # its local reader has it; nothing behind it may wait for ever
+                self.log.error("nats: an answer of %d bytes is more than it takes; dropped", len(answer.body))
+                self.counters[Count.OUTBOX_DROPPED] += 1
             except (NatsError, OSError) as error:
                 self.log.warning("nats: %s; the outbox goes out once it is back", error)
                 break
@@ -246,6 +250,8 @@ class Delivery:
         pending.nats_connection = self.link.connections  # before the await: it may break meanwhile
         try:
             await self._publish(answer)
+        except MaxPayloadError:
+            pending.answer, pending.nats_connection = None, 0  # encoded while nats was away; now its bound is known
         except (NatsError, OSError) as error:
             self.log.warning("nats: %s; the answer goes out again once it is back", error)
             pending.nats_connection = 0

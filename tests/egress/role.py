@@ -31,9 +31,12 @@ class Server:
         self.port = free_port()
         self.handle: subprocess.Popen | None = None
 
-    def start(self) -> "Server":
-        command = [NATS_SERVER, "-a", "127.0.0.1", "-p", str(self.port)]
-        self.handle = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    def start(self, config: str = "") -> "Server":
+        command = [NATS_SERVER, "-a", "127.0.0.1", "-p", str(self.port), "-c", "/dev/stdin"]
+        self.handle = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert self.handle.stdin is not None
+        self.handle.stdin.write(config.encode())
+        self.handle.stdin.close()
         wait_until(lambda: accepts(self.port), 10, "nats-server listens")
         return self
 

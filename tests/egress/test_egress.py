@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from engine.supervision.child import Child
 from engine.supervision.roles import ROLES
 from tests.egress.role import Server, at_work, done, hand_over, listen, settings_for, take
 from tests.egress.stand import Inbox, comparable, run, until
-from tests.ingress.stand import Sender, Stand
+from tests.ingress.stand import Sender, Stand, vector
 from tests.system.servers import Issuer
 
 
@@ -142,6 +143,35 @@ def test_with_nats_gone_local_readers_go_on_and_room_does_not_run_out(
             await until(lambda: not egress.delivery.outbox, "the outbox is empty")
             assert egress.delivery.outbox_bytes == 0
             await inbox.close()
+
+    run(main())
+
+
+def test_an_answer_that_nats_will_never_take_holds_nothing_up_behind_it(
+    tmp_path: Path, issuer: Issuer, server: Server, shared_for: Any
+) -> None:
+    async def main() -> None:
+        server.stop()
+        settings = settings_for(tmp_path, issuer, server.url)
+        shared = shared_for(settings)
+        stand, sender = Stand(shared, settings), Sender()
+        async with at_work(shared, settings) as egress:
+            inbox = await Inbox().open(f"{settings.bus.local.path}.out", issuer.token("acme"))
+            await until(lambda: egress.readers, "the reader is known")
+            many = [vector(f"S{number}", 0) for number in range(16)]
+            assert stand.take(sender.batch(*many), received_ns=time.monotonic_ns() + 10**10)
+            take(stand, sender)
+            hand_over(shared)
+            await until(lambda: inbox.sequences == [1, 2], "the local reader has both")
+            size = len(egress.delivery.outbox[0].body)
+            await asyncio.to_thread(server.start, f"max_payload: {size - 1}")
+            got = await listen(server.url)
+            take(stand, sender)
+            hand_over(shared)
+            await until(lambda: done(shared, 1, 2, 3) and not egress.delivery.outbox, "nothing waits")
+            await until(lambda: got, "what follows leaves")
+            await inbox.close()
+        assert shared.children[EGRESS.row]["counters"][Count.OUTBOX_DROPPED] == 1
 
     run(main())
 

@@ -82,7 +82,7 @@ def test_a_record_of_another_input_is_a_corrupt_arena(shared: Shared, stand: Sta
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    sizes=st.lists(st.integers(1, 6), min_size=1, max_size=8),
+    sizes=st.lists(st.integers(1, 4), min_size=1, max_size=8),
     cuts=st.lists(st.tuples(st.integers(1, 7), st.integers(0, 3)), min_size=1, max_size=12),
 )
 def test_any_cut_and_any_repeat_gives_each_input_once_in_order(sizes: list[int], cuts: list[tuple[int, int]]) -> None:
