@@ -117,6 +117,7 @@ class Stage(IntEnum):
     EGRESS = 3  # answered -> handed to the bus
     ENGINE = 4  # received -> handed to the bus
     CONFIRM = 5  # handed to the bus -> confirmed
+    BUS_LAG = 6  # first copy of a message -> the same one by another bus
 
 
 class Seat(NamedTuple):

@@ -71,6 +71,7 @@ STAGES: dict[Stage, str] = {
     Stage.EGRESS: "egress",
     Stage.ENGINE: "egress",
     Stage.CONFIRM: "egress",
+    Stage.BUS_LAG: "ingress",
 }
 
 

@@ -7,6 +7,7 @@ name, then is counted and shows as a gap.
 """
 
 import asyncio
+import math
 import time
 
 from nats.errors import Error as NatsError
@@ -17,13 +18,16 @@ from engine.bus.nats import NatsLink, subscribe
 from engine.contract.names import FEATURES_SUBJECT, Bus, Reason
 from engine.errors import Refused, SettingsError
 from engine.ingress import admission
+from engine.ingress.gaps import GapWait
 from engine.ingress.queues import FairQueue
 from engine.ingress.reports import Reports
 from engine.ingress.sequencing import Sequencer
-from engine.shared import INGRESS, Count, Engine, Phase, Stage
+from engine.shared import INGRESS, BusState, Count, Engine, Phase, Stage
 from engine.supervision.child import Child, run_loop
 from engine.tenancy.tokens import Verifier
+from fastpath.histogram import quantiles
 
+FOREVER_NS = 1 << 62
 RETRY_S = 0.002  # while something waits for room and no bell rang
 TENANT_SECONDS = 300  # a company counts as active for this long
 
@@ -54,6 +58,9 @@ class Ingress:
         self.stage = shared.stage(INGRESS, Stage.INGRESS)
         self.producers: set[local.Producer] = set()
         self.heard: dict[str, float] = {}
+        self.gaps = GapWait(settings.limits.queue)
+        self._lag_ns = 0
+        self._gap_timer: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
         self.broken: Exception | None = None  # ends this process; event loops only log what a callback raises
         self._draining = False
@@ -142,15 +149,12 @@ class Ingress:
         """Moves what waits for a worker into its ring, as far as there is room."""
         if self.broken is not None:
             return
-        queue, sequencer = self.queues[worker], self.sequencer
+        queue = self.queues[worker]
         bell = self.shared.bells[self.child.ring_bell(worker)]
         unverified = int(self.counters[Count.UNVERIFIED])
 
         def accept(message: admission.Message) -> bool:
-            accepted = sequencer.take(message, worker)
-            if accepted:
-                self.stage.record(time.monotonic_ns() - message.received_ns)
-            return accepted
+            return self._waits_for_other_bus(message) or self._accept(message, worker)
 
         try:
             queue.take_while(accept)
@@ -164,6 +168,64 @@ class Ingress:
             self.bell.sleep()
             if self._retry is None:
                 self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._room)
+
+    def _accept(self, message: admission.Message, worker: int) -> bool:
+        """False: no room."""
+        if not self.sequencer.take(message, worker):
+            return False
+        self.stage.record(time.monotonic_ns() - message.received_ns)
+        self._release_behind((message.envelope.company_id, message.envelope.service_source), worker)
+        return True
+
+    def _release_behind(self, name: tuple[str, str], worker: int) -> None:
+        """What waited for a message that came now."""
+        while (behind := self.gaps.first(name)) is not None and not self.sequencer.leaves_gap(behind):
+            if not self.sequencer.take(behind, worker):
+                break  # looked at again when it is due
+            self.gaps.pop(name)
+
+    def _waits_for_other_bus(self, message: admission.Message) -> bool:
+        """Whether it was kept, because those missing before it may still come."""
+        wait_ns = self._gap_wait_ns()
+        if wait_ns == 0 or not self.sequencer.leaves_gap(message):
+            return False
+        name = (message.envelope.company_id, message.envelope.service_source)
+        while not self.gaps.hold(message, message.received_ns + wait_ns):
+            if not self._move_on(name):
+                return False
+        if self._gap_timer is None:
+            self._gap_timer = asyncio.get_running_loop().call_later(RETRY_S, self._gaps_due)
+        return True
+
+    def _gap_wait_ns(self) -> int:
+        """As long as the other bus lags; 0 where a single bus is up, or nothing more is taken."""
+        if self.child.row[0]["bus_nats"] != BusState.UP or not self.producers or self._draining:
+            return 0
+        low_ns, high_ns = self.settings.bus.gap_wait_ms * 1_000_000, self.settings.engine.deadline_ms * 500_000
+        return min(max(self._lag_ns, low_ns), high_ns)
+
+    def _gaps_due(self) -> None:
+        """The wait is over: streams move on, and what comes later is late."""
+        self._gap_timer = None
+        now_ns = time.monotonic_ns() if not self._draining else FOREVER_NS
+        try:
+            for name in self.gaps.due(now_ns):
+                if self._move_on(name):
+                    self.pump(self.sequencer.worker_of(*name))
+        except Exception as error:  # as in `pump`
+            self.broken = error
+            return
+        if self.gaps.count:
+            self._gap_timer = asyncio.get_running_loop().call_later(RETRY_S, self._gaps_due)
+
+    def _move_on(self, name: tuple[str, str]) -> bool:
+        """Gives up on what is missing before a stream's first message that waits. False: no room for it."""
+        first, worker = self.gaps.first(name), self.sequencer.worker_of(*name)
+        if first is None or not self.sequencer.take(first, worker):
+            return False
+        self.gaps.pop(name)
+        self._release_behind(name, worker)
+        return True
 
     def _room(self) -> None:
         """A worker, or egress, may have made room."""
@@ -213,6 +275,8 @@ class Ingress:
         if now - self._second >= 1.0:
             self._second = now
             self.reports.second_passed()
+            lag_ns = quantiles(self.shared.histograms[INGRESS.row, Stage.BUS_LAG : Stage.BUS_LAG + 1], [0.99])[0]
+            self._lag_ns = 0 if math.isnan(lag_ns) else int(lag_ns)
             self._refresh_keys()
             self.heard = {company: at for company, at in self.heard.items() if now - at < TENANT_SECONDS}
             self.counters[Count.TENANTS] = len(self.heard)
@@ -222,7 +286,8 @@ class Ingress:
         ):
             self.counters[count] += now_at - self._counted.get(count, 0)
             self._counted[count] = now_at
-        queued = sum(queue.count for queue in self.queues) + sum(len(each.held) for each in self.producers)
+        queued = self.gaps.count + sum(queue.count for queue in self.queues)
+        queued += sum(len(each.held) for each in self.producers)
         self.counters[Count.QUEUED] = queued
         self.shared.ingress[0]["drained"] = int(self._draining and queued == 0)
 

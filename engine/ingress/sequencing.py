@@ -8,7 +8,6 @@ comes after can be done again from the record, and is, when this process died in
 
 import hashlib
 import logging
-from collections import OrderedDict
 from collections.abc import Callable
 
 import numpy as np
@@ -19,12 +18,13 @@ from engine.contract.ml.feature_vectors_pb2 import FeatureVectorBatch
 from engine.contract.names import Kind, Reason
 from engine.errors import Refused
 from engine.ingress.admission import Message
+from engine.ingress.copies import FirstCopies, differs
 from engine.ingress.slots import fill_slots
 from engine.ingress.steps import Steps
 from engine.ingress.tables import Tables
 from engine.ingress.values import decode_batch
 from engine.settings import Settings
-from engine.shared import Count, Shared, Verdict
+from engine.shared import INGRESS, Count, Shared, Stage, Verdict
 from fastpath import arbiter, layout
 from fastpath.arbiter import Arrival
 
@@ -32,7 +32,6 @@ log = logging.getLogger("ingress")
 
 LATE = (Arrival.LATE, Arrival.LATE_PREVIOUS)
 NO_DECISIONS = np.zeros(0, layout.vector_decision_dtype)
-REMEMBERED_MAX = 8192  # names whose bytes are compared when they come again
 
 
 class Sequencer:
@@ -62,7 +61,8 @@ class Sequencer:
         self.next_position = 1
         self.tail_position = 1  # of the oldest input that is not done
         self.unreleased_max = limits.UNRELEASED_BATCHES * settings.engine.max_batch
-        self._remembered: OrderedDict[tuple, bytes] = OrderedDict()
+        self.copies = FirstCopies()
+        self._lag = shared.stage(INGRESS, Stage.BUS_LAG)
 
     def open(self) -> None:
         """Completes what an earlier process of this role accepted and left half done."""
@@ -125,8 +125,18 @@ class Sequencer:
             self.steps.give_back()
             return False
         self._count_accepted(head, decisions, late, missing)
-        self._remember(message)
+        self.copies.remember(message)
         return True
+
+    def leaves_gap(self, message: Message) -> bool:
+        """Whether accepting this message now would give up on others before it. Changes nothing."""
+        envelope = message.envelope
+        index = self.tables.streams.names.get((envelope.company_id, envelope.service_source))
+        if index is None:
+            return False
+        decide = arbiter.decide_heartbeat if message.kind == Kind.HEARTBEAT else arbiter.decide
+        rows, states = self.shared.streams, self.shared.stream_states
+        return decide(states, rows, index, envelope.epoch, envelope.sequence)[1] > 0
 
     def advance_tail(self) -> None:
         """Frees the records of inputs that are done, oldest first."""
@@ -302,17 +312,15 @@ class Sequencer:
         counters[Count.REJECTED_MESSAGES] += kind == Kind.REJECTION
         counters[Count.OVERLOADED] += int(head["reason"][0]) == Reason.OVERLOADED
 
-    def _remember(self, message: Message) -> None:
-        if message.kind == Kind.VECTOR and not message.overloaded:
-            self._remembered[_name(message)] = _fingerprint(message)
-            if len(self._remembered) > REMEMBERED_MAX:
-                self._remembered.popitem(last=False)
-
     def _count_duplicate(self, message: Message) -> None:
         """The first copy stands; other bytes under its name are somebody's mistake, and told."""
         self.counters[Count.DUPLICATES] += 1
-        first = self._remembered.get(_name(message))
-        if message.kind == Kind.VECTOR and not message.overloaded and first not in (None, _fingerprint(message)):
+        first = self.copies.first(message)
+        if first is None:
+            return
+        if message.bus != first.bus:
+            self._lag.record(message.received_ns - first.received_ns)
+        if differs(message, first):
             self.counters[Count.CONFLICTS] += 1
             self.report(
                 message.envelope,
@@ -321,15 +329,6 @@ class Sequencer:
                     "other bytes came before under this name; the first copy stands, number each message once",
                 ),
             )
-
-
-def _name(message: Message) -> tuple:
-    envelope = message.envelope
-    return envelope.company_id, envelope.service_source, envelope.epoch, envelope.sequence
-
-
-def _fingerprint(message: Message) -> bytes:
-    return hashlib.blake2b(message.envelope.payload, digest_size=16).digest()
 
 
 def shard_of(company: str, stream: str) -> int:

@@ -1,0 +1,149 @@
+"""A gap is waited for while another bus may fill it, and no longer."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+
+from engine.bus.frames import encode as frame
+from engine.contract.names import Bus, Kind
+from engine.ingress.admission import Message
+from engine.ingress.gaps import GapWait
+from engine.shared import INGRESS, BusState, Count, Shared
+from tests.egress.role import Server
+from tests.egress.stand import run, until
+from tests.ingress.role import SUBJECT, at_work, settings_for
+from tests.ingress.stand import Sender, vector
+from tests.ingress.test_ingress import good, take_all
+from tests.system.servers import Issuer
+
+LONG_MS = 2000  # a wait that no busy host comes near
+
+
+def message(sequence: int, epoch: int = 1) -> Message:
+    return Message(Sender().batch(vector(), sequence=sequence, epoch=epoch), Kind.VECTOR, 3, Bus.NATS, 0, 0, 100)
+
+
+def test_what_waits_leaves_by_epoch_and_sequence_whatever_the_order_it_came_in() -> None:
+    gaps = GapWait(10)
+    for epoch, sequence in ((1, 9), (2, 1), (1, 7), (1, 8)):
+        assert gaps.hold(message(sequence, epoch), until_ns=100)
+    left = []
+    while (first := gaps.first(("acme", "feed-0"))) is not None:
+        left.append((first.envelope.epoch, first.envelope.sequence))
+        gaps.pop(("acme", "feed-0"))
+    assert left == [(1, 7), (1, 8), (1, 9), (2, 1)]
+    assert gaps.count == 0
+
+
+def test_no_more_than_so_many_wait_and_each_no_longer_than_told() -> None:
+    gaps = GapWait(2)
+    assert gaps.hold(message(5), until_ns=300)
+    assert gaps.hold(message(4), until_ns=200)
+    assert not gaps.hold(message(6), until_ns=400)
+    assert list(gaps.due(199)) == []
+    assert list(gaps.due(200)) == [("acme", "feed-0")]
+
+
+class BothBuses:
+    """A producer on NATS and one on the local bus, with the role between them and the test."""
+
+    def __init__(self, shared: Shared, issuer: Issuer, token: str, server: Server, folder: Path, wait_ms: int) -> None:
+        self.shared, self.token, self.server = shared, token, server
+        settings = settings_for(issuer, folder, server.url)
+        engine = replace(settings.engine, deadline_ms=10 * LONG_MS)
+        self.settings = replace(settings, engine=engine, bus=replace(settings.bus, gap_wait_ms=wait_ms))
+
+    async def __aenter__(self) -> "BothBuses":
+        self._role = at_work(self.shared, self.settings)
+        self.ingress = await self._role.__aenter__()
+        row = self.shared.children[INGRESS.row]
+        await until(lambda: row["bus_nats"] == BusState.UP, "nats is up")
+        self.client = await nats.connect(self.server.url)
+        _, self.writer = await asyncio.open_unix_connection(self.settings.bus.local.path)
+        await until(lambda: self.ingress.producers, "the local producer is there")
+        return self
+
+    async def __aexit__(self, *_: Any) -> None:
+        self.writer.close()
+        await self.client.close()
+        await self._role.__aexit__(None, None, None)
+
+    async def by_nats(self, *sequences: int) -> None:
+        """Returns once ingress has them."""
+        before = int(self.ingress.counters[Count.MESSAGES])
+        for sequence in sequences:
+            await self.client.publish(SUBJECT, good(self.token, sequence))
+        await self.client.flush()
+        await until(lambda: self.ingress.counters[Count.MESSAGES] == before + len(sequences), "nats brought them")
+
+    def by_local(self, *sequences: int) -> None:
+        self.writer.write(b"".join(frame(good(self.token, sequence)) for sequence in sequences))
+
+
+@pytest.fixture
+def buses(shared: Shared, issuer: Issuer, token: str, server: Server, tmp_path: Path) -> Any:
+    return lambda wait_ms: BothBuses(shared, issuer, token, server, tmp_path, wait_ms)
+
+
+def test_a_gap_that_the_other_bus_fills_in_time_leaves_in_order_and_nothing_is_late(buses: Any) -> None:
+    async def main() -> None:
+        async with buses(LONG_MS) as both:
+            await both.by_nats(1, 2, 5, 6, 4)
+            assert both.ingress.counters[Count.INPUTS_ACCEPTED] == 2
+            both.by_local(3)
+            assert await take_all(both.ingress, 6) == [(sequence, 0) for sequence in range(1, 7)]
+            counters = both.ingress.counters
+            assert (counters[Count.LATE], counters[Count.MISSING], counters[Count.DUPLICATES]) == (0, 0, 0)
+
+    run(main())
+
+
+def test_a_gap_that_nobody_fills_is_left_behind_and_what_comes_then_is_late(buses: Any) -> None:
+    async def main() -> None:
+        async with buses(1) as both:
+            await both.by_nats(1, 3, 4)
+            assert await take_all(both.ingress, 3) == [(1, 0), (3, 0), (4, 0)]
+            both.by_local(2)
+            assert await take_all(both.ingress, 4) == [(1, 0), (3, 0), (4, 0), (2, 0)]
+            counters = both.ingress.counters
+            assert (counters[Count.LATE], counters[Count.MISSING]) == (1, 1)
+
+    run(main())
+
+
+def test_with_one_bus_a_gap_is_not_waited_for(buses: Any) -> None:
+    async def main() -> None:
+        async with buses(LONG_MS) as both:
+            both.writer.close()
+            await until(lambda: not both.ingress.producers, "the local producer is gone")
+            await both.by_nats(1, 3)
+            assert await take_all(both.ingress, 2) == [(1, 0), (3, 0)]
+            assert both.ingress.counters[Count.MISSING] == 1
+
+    run(main())
+
+
+def test_the_other_buss_lag_is_measured_and_waited_for(buses: Any) -> None:
+    async def main() -> None:
+        async with buses(1) as both:
+            await both.by_nats(1, 2, 3)
+            both.by_local(1, 2, 3)
+            await until(lambda: both.ingress.counters[Count.DUPLICATES] == 3, "the second copies")
+            await until(lambda: both.ingress._lag_ns > 0, "the lag is known")
+            assert both.ingress._gap_wait_ns() == max(both.ingress._lag_ns, 1_000_000)
+
+    run(main())
+
+
+def test_what_waits_for_a_gap_is_taken_before_the_end_of_a_drain(buses: Any, shared: Shared) -> None:
+    async def main() -> None:
+        async with buses(LONG_MS) as both:
+            await both.by_nats(1, 3)
+            both.ingress._draining = True
+            assert await take_all(both.ingress, 2) == [(1, 0), (3, 0)]
+
+    run(main())
