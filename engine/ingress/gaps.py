@@ -43,6 +43,12 @@ class GapWait:
         waiting = self._streams.get(name)
         return waiting[0][3] if waiting else None
 
+    def precedes(self, message: Message) -> bool:
+        """Whether one of the message's stream waits that comes before it."""
+        envelope = message.envelope
+        waiting = self._streams.get((envelope.company_id, envelope.service_source))
+        return waiting is not None and waiting[0][:2] < (envelope.epoch, envelope.sequence)
+
     def pop(self, name: Name) -> None:
         waiting = self._streams[name]
         heapq.heappop(waiting)

@@ -186,10 +186,12 @@ class Ingress:
 
     def _waits_for_other_bus(self, message: admission.Message) -> bool:
         """Whether it was kept, because those missing before it may still come."""
-        wait_ns = self._gap_wait_ns()
-        if wait_ns == 0 or not self.sequencer.leaves_gap(message):
-            return False
+        wait_ns = self._gap_wait_ns() if self.sequencer.leaves_gap(message) else 0
         name = (message.envelope.company_id, message.envelope.service_source)
+        if wait_ns == 0:  # a bus went away, or an epoch began, while others waited: they go first, or would be late
+            while self.gaps.precedes(message) and self._move_on(name):
+                pass
+            return False
         while not self.gaps.hold(message, message.received_ns + wait_ns):
             if not self._move_on(name):
                 return False

@@ -15,8 +15,8 @@ from engine.ingress.gaps import GapWait
 from engine.shared import INGRESS, BusState, Count, Shared
 from tests.egress.role import Server
 from tests.egress.stand import run, until
-from tests.ingress.role import SUBJECT, at_work, settings_for
-from tests.ingress.stand import Sender, vector
+from tests.ingress.role import SUBJECT, at_work, settings_for, signed
+from tests.ingress.stand import EPOCH, Sender, sent_now, vector
 from tests.ingress.test_ingress import good, take_all
 from tests.system.servers import Issuer
 
@@ -145,5 +145,33 @@ def test_what_waits_for_a_gap_is_taken_before_the_end_of_a_drain(buses: Any, sha
             await both.by_nats(1, 3)
             both.ingress._draining = True
             assert await take_all(both.ingress, 2) == [(1, 0), (3, 0)]
+
+    run(main())
+
+
+def test_what_waits_when_a_bus_goes_away_leaves_before_what_comes_next(
+    buses: Any, shared: Shared, server: Server, token: str
+) -> None:
+    async def main() -> None:
+        async with buses(LONG_MS) as both:
+            await both.by_nats(1, 4, 3)
+            await asyncio.to_thread(server.stop)
+            await until(lambda: shared.children[INGRESS.row]["bus_nats"] == BusState.DOWN, "nats is away")
+            both.by_local(5)
+            assert await take_all(both.ingress, 4) == [(sequence, 0) for sequence in (1, 3, 4, 5)]
+            counters = both.ingress.counters
+            assert (counters[Count.LATE], counters[Count.MISSING]) == (0, 1)
+
+    run(main())
+
+
+def test_what_waits_when_a_new_epoch_begins_leaves_before_it(buses: Any, token: str) -> None:
+    async def main() -> None:
+        async with buses(LONG_MS) as both:
+            await both.by_nats(1, 4, 3)
+            both.writer.write(frame(signed(sent_now(sequence=1, epoch=EPOCH + 1), token)))
+            assert await take_all(both.ingress, 4) == [(sequence, 0) for sequence in (1, 3, 4, 1)]
+            counters = both.ingress.counters
+            assert (counters[Count.LATE], counters[Count.MISSING]) == (0, 1)
 
     run(main())
