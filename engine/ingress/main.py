@@ -276,7 +276,8 @@ class Ingress:
         now = time.monotonic()
         if now - self._second >= 1.0:
             self._second = now
-            self.reports.second_passed()
+            if self.reports.second_passed():
+                self._ring_egress()
             lag_ns = quantiles(self.shared.histograms[INGRESS.row, Stage.BUS_LAG : Stage.BUS_LAG + 1], [0.99])[0]
             self._lag_ns = 0 if math.isnan(lag_ns) else int(lag_ns)
             self._refresh_keys()

@@ -38,15 +38,16 @@ class Reports:
             return
         self._left -= 1
 
-    def second_passed(self) -> None:
-        """A new allowance, and one line about what the last one did not cover."""
+    def second_passed(self) -> bool:
+        """A new allowance, and one line about what the last one did not cover. True: it waits in the ring."""
         self._left = self.per_second
-        if self._untold:
-            sentence = (
-                f"{self._untold} further messages were refused in the last second and are not reported one by one"
-            )
-            if self._write(Claimed(), Refused(Reason.OVERLOADED, sentence)):
-                self._untold = 0
+        if self._untold == 0:
+            return False
+        sentence = f"{self._untold} further messages were refused in the last second and are not reported one by one"
+        if not self._write(Claimed(), Refused(Reason.OVERLOADED, sentence)):
+            return False
+        self._untold = 0
+        return True
 
     def _write(self, about: Claimed, refused: Refused) -> bool:
         position = self.ring.claim(1)
