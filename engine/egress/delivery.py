@@ -109,7 +109,7 @@ class Delivery:
             if company in waiting_companies or not await self._sent(pending):
                 kept.append(pending)
                 waiting_companies.add(company)
-        self.unsent.extendleft(reversed(kept))
+        self._put_back(kept)
 
     async def _sent(self, pending: Pending) -> bool:
         """Sends one answer. False: no bus takes it now."""
@@ -122,14 +122,14 @@ class Delivery:
             return True
         answer = self._decide(pending)
         if over_nats:
-            await self._send_nats(pending, answer)
+            over_nats = await self._send_nats(pending, answer)
         for reader in readers:
             if reader.send(answer.body):
                 pending.local_sent = True
             else:
                 self.counters[Count.LOCAL_CUT] += 1
         if not over_nats and not pending.local_sent:
-            return False  # whoever read was cut off just now
+            return False  # whoever was there left just now
         self._note_sent(pending, answer)
         if not over_nats:
             if self.link is not None and pending.nats_connection == 0:
@@ -144,13 +144,13 @@ class Delivery:
             await asyncio.sleep(CONFIRM_EVERY_S)
             await self.something_sent.wait()
             self.something_sent.clear()
-            batch, self._unconfirmed = self._unconfirmed, []
+            batch = list(self._unconfirmed)  # what is sent from here on is not behind this PING
             connection = await self._pinged()
             for pending in batch:
                 if pending.nats_connection == connection:
                     self._stages[Stage.CONFIRM].record(time.monotonic_ns() - pending.sent_ns)
                     self._finish(pending)
-            self._unconfirmed = [pending for pending in batch if not pending.done] + self._unconfirmed
+            self._unconfirmed = [pending for pending in self._unconfirmed if not pending.done]
             self._take_back_lost()
             if self._unconfirmed:
                 self.something_sent.set()
@@ -178,17 +178,18 @@ class Delivery:
         await self.link.client.flush(timeout=CONFIRM_LIMIT_S)
 
     def connection_lost(self) -> None:
-        """The PONG that is waited for will never come."""
+        """The PONG that is waited for will never come; what it was to confirm is ahead of all that leaves next."""
         if self._ping is not None:
             self._ping.cancel()
-        self.something_sent.set()
+        self._take_back_lost()
 
     def _take_back_lost(self) -> None:
         """After a connection broke: what it carried and nobody confirmed goes out again, before anything newer.
 
         What a local reader has is done: it is not written to NATS a second time.
         """
-        assert self.link is not None
+        if self.link is None:
+            return
         connection = self.link.connections if self.link.is_up else 0
         lost = [pending for pending in self._unconfirmed if pending.nats_connection != connection]
         if not lost:
@@ -199,8 +200,12 @@ class Delivery:
             if pending.local_sent:
                 self._finish(pending)
         self.counters[Count.RESENT] += len(again)
-        self.unsent = deque(sorted([*again, *self.unsent], key=lambda pending: pending.gathered.position))
+        self._put_back(again)
         self.wake()
+
+    def _put_back(self, pendings: list[Pending]) -> None:
+        if pendings:
+            self.unsent = deque(sorted([*pendings, *self.unsent], key=lambda pending: pending.gathered.position))
 
     async def empty_outbox(self) -> None:
         """Sends NATS what it missed while it was away."""
@@ -245,18 +250,25 @@ class Delivery:
                 return encode(slots, as_too_large(record, size, size_max), False, self.versions, self.engine)
         return answer
 
-    async def _send_nats(self, pending: Pending, answer: Answer) -> None:
+    async def _send_nats(self, pending: Pending, answer: Answer) -> bool:
+        """False: it is not known to have left, and goes out again before anything newer of its company."""
         assert self.link is not None
-        pending.nats_connection = self.link.connections  # before the await: it may break meanwhile
+        connection = self.link.connections
         try:
             await self._publish(answer)
         except MaxPayloadError:
-            pending.answer, pending.nats_connection = None, 0  # encoded while nats was away; now its bound is known
+            pending.answer = None  # encoded while nats was away; now its bound is known
+            return False
         except (NatsError, OSError) as error:
             self.log.warning("nats: %s; the answer goes out again once it is back", error)
-            pending.nats_connection = 0
+            return False
+        pending.nats_connection = connection
+        if connection != self.link.connections or not self.link.is_up:  # it broke in the middle
+            self.counters[Count.RESENT] += 1
+            return False
         self._unconfirmed.append(pending)
         self.something_sent.set()
+        return True
 
     async def _publish(self, answer: Answer) -> None:
         assert self.link is not None

@@ -13,10 +13,10 @@ from typing import Any
 import nats
 
 from engine import limits
+from engine.child import Child
 from engine.egress.main import Egress
 from engine.settings import Auth, Bus, Local, Nats, Settings
 from engine.shared import EGRESS, Shared, Verdict
-from engine.supervision.child import Child
 from engine.supervision.roles import ROLES
 from tests.egress.stand import answer, until
 from tests.ingress.stand import SMALL, Sender, Stand, vector

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.errors import OutboundBufferLimitError
 
+from engine.child import Child
 from engine.contract.ml.envelope_pb2 import MLProcessingEnvelope, Rejection
 from engine.contract.names import Reason
 from engine.egress.main import Egress
@@ -17,7 +19,6 @@ from engine.ingress.admission import Claimed
 from engine.ingress.reports import Reports
 from engine.settings import Auth
 from engine.shared import EGRESS, BusState, Count
-from engine.supervision.child import Child
 from engine.supervision.roles import ROLES
 from tests.egress.role import Server, at_work, done, hand_over, listen, settings_for, take
 from tests.egress.stand import Inbox, comparable, run, until
@@ -108,7 +109,39 @@ def test_what_a_killed_server_did_not_confirm_goes_out_again_with_the_same_bits(
             envelope = MLProcessingEnvelope.FromString(each.data)
             answers.setdefault(envelope.sequence, set()).add(comparable(envelope))
         assert all(len(bits) == 1 for bits in answers.values())
+        assert shared.children[EGRESS.row]["counters"][Count.RESENT] == 3
         assert shared.answers[0].tail == shared.answers[0].head
+
+    run(main())
+
+
+def test_what_could_not_be_written_leaves_before_what_follows_it(
+    tmp_path: Path, issuer: Issuer, server: Server, shared_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        settings = settings_for(tmp_path, issuer, server.url, local=False)
+        shared = shared_for(settings)
+        stand, ours, theirs = Stand(shared, settings), Sender(), Sender("other")
+        got = await listen(server.url)
+        async with at_work(shared, settings) as egress:
+            await until(lambda: egress.link.is_up, "nats is up")
+            real, failures = egress.link.client.publish, [1]
+
+            async def publish(*arguments: Any, **named: Any) -> None:
+                if failures:
+                    failures.pop()
+                    raise OutboundBufferLimitError
+                await real(*arguments, **named)
+
+            monkeypatch.setattr(egress.link.client, "publish", publish)
+            for _ in range(3):
+                take(stand, ours)
+                take(stand, theirs)
+            hand_over(shared)
+            await until(lambda: len(got) == 6 and done(shared, *range(1, 7)), "all are confirmed")
+        found = [MLProcessingEnvelope.FromString(each.data) for each in got]
+        assert [each.sequence for each in found if each.company_id == "acme"] == [1, 2, 3]
+        assert [each.company_id for each in found] == ["other"] * 3 + ["acme"] * 3  # who had no trouble did not wait
 
     run(main())
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from engine.child import Child
 from engine.contract.ml.envelope_pb2 import MLProcessingEnvelope
 from engine.contract.names import Reason
 from engine.ingress.main import Ingress
 from engine.settings import Auth, Bus, Local, Nats, Settings
 from engine.shared import INGRESS, Shared
-from engine.supervision.child import Child
 from engine.supervision.roles import ROLES
 from tests.egress.stand import until
 from tests.ingress.stand import SMALL

@@ -168,6 +168,17 @@ def test_a_window_that_begins_after_a_gap_has_none(stand: Stand) -> None:
     assert (stand.last()["window_gaps"], stand.last()["flags"]) == (0, 0)
 
 
+def test_a_late_vector_does_not_say_when_a_gap_was(stand: Stand) -> None:
+    sender = Sender()
+    send(stand, sender, 0)
+    sender.next = 3
+    send(stand, sender, 1)
+    assert stand.take(sender.batch(vector(minute=200), sequence=2))
+    sender.next = 5
+    send(stand, sender, 2, *range(3, 244))
+    assert stand.last()["window_gaps"] == 0  # both gaps were seen by minute 2, and the window begins at 3
+
+
 def test_a_row_of_a_former_owner_lends_no_minutes_to_the_next(stand: Stand) -> None:
     far = Sender("old")
     stand.take(far.batch(vector(minute=10**6)))
