@@ -7,11 +7,11 @@ its shards. What must stay true: models and kernels are loaded and warm before i
 from pathlib import Path
 
 from engine import limits
+from engine.child import Child
 from engine.inference import microbatch
 from engine.inference.loop import serve
 from engine.inference.predictor import Predictor
 from engine.shared import Phase
-from engine.supervision.child import Child
 
 
 def run(child: Child) -> int:

@@ -4,10 +4,13 @@ Owns an ONNX Runtime session and its buffers; run by workers. What must stay tru
 not depend on other rows, so rows run one by one, on one thread, in the caller's own.
 """
 
+import os
 from collections.abc import Mapping
 
 import numpy as np
-import onnxruntime
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at the import: nothing of ours is told to anybody
+import onnxruntime  # noqa: E402
 
 from engine.errors import ModelError
 from engine.inference.models.onnx_bytes import check_onnx
