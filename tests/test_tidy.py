@@ -15,19 +15,19 @@ ROOT = Path(__file__).resolve().parents[1]
 LINES_MAX = {"engine": 350, "fastpath": 350, "bench": 350, "tests": 400}
 GENERATED = ("engine/contract/common/", "engine/contract/ml/", "engine/contract/trading/")
 
-LEAVES = {"errors", "knobs", "limits", "records", "settings", "shared", "contract"}
+LEAVES = {"child", "contract", "errors", "knobs", "limits", "logs", "records", "settings", "shared"}
 STAGES = {"ingress", "inference", "egress"}
 # What each package may import besides itself and the leaves. The stages know nothing of each other, and
-# supervision knows them by the names of their roles alone; of supervision they know what a child is given.
+# supervision knows them by the names of their roles alone.
 ALLOWED = {
     "bus": set(),
     "tenancy": set(),
     "registry": {"tenancy"},
-    "ingress": {"bus", "tenancy", "supervision.child"},
-    "inference": {"registry", "tenancy", "supervision.child"},
-    "egress": {"bus", "tenancy", "supervision.child"},
+    "ingress": {"bus", "tenancy"},
+    "inference": {"registry", "tenancy"},
+    "egress": {"bus", "tenancy"},
     "supervision": {"registry"},
-    "control": {"tenancy", "supervision.child"},
+    "control": {"tenancy"},
     "client": {"bus"},
     "training": {"inference", "registry", "tenancy"},
     "cli": {
@@ -37,7 +37,6 @@ ALLOWED = {
         "registry",
         "supervision",
         "supervision.supervisor",
-        "supervision.logs",
         "tenancy",
     },
     "__main__": {"cli"},

@@ -9,10 +9,10 @@ import os
 from pathlib import Path
 
 from engine.errors import SettingsError
+from engine.logs import open_log
 from engine.registry.manifest import read_store
 from engine.settings import Settings, load
 from engine.shared import worker_count
-from engine.supervision.logs import open_log
 from engine.supervision.supervisor import Supervisor
 from engine.tenancy.tokens import Verifier
 

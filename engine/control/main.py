@@ -25,7 +25,7 @@ from engine.settings import Settings, split_address
 from engine.shared import Phase
 
 if TYPE_CHECKING:
-    from engine.supervision.child import Child
+    from engine.child import Child
 
 GRACE_S = 1  # for answers under way when the process is asked to end
 BACKLOG = 128  # connections that wait to be taken

@@ -15,13 +15,13 @@ from nats.errors import Error as NatsError
 from engine import limits
 from engine.bus import local
 from engine.bus.nats import NatsLink
+from engine.child import Child, run_loop
 from engine.contract.ml.envelope_pb2 import MLProcessingEnvelope, Rejection
 from engine.contract.names import MESSAGE_ID_HEADER, REJECTIONS_SUBJECT, Bus, Reason
 from engine.egress.delivery import Delivery
 from engine.egress.gathering import Gatherer
 from engine.errors import Refused, SettingsError
 from engine.shared import EGRESS, INGRESS, BusState, Count, Phase
-from engine.supervision.child import Child, run_loop
 from engine.tenancy.policy import may_predict
 from engine.tenancy.tokens import Verifier
 

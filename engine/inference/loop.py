@@ -11,11 +11,11 @@ import time
 import numpy as np
 
 from engine import limits
+from engine.child import Child
 from engine.contract.names import Status
 from engine.inference.microbatch import PASS, cut, judge, refuse, stamp, tally
 from engine.inference.predictor import Predictor
 from engine.shared import EGRESS, INGRESS, Count, Phase, Stage
-from engine.supervision.child import Child
 from fastpath.doorbell import resolve_policy
 from fastpath.ring import Ring
 

@@ -15,6 +15,7 @@ from nats.errors import Error as NatsError
 from engine import limits
 from engine.bus import local
 from engine.bus.nats import NatsLink, subscribe
+from engine.child import Child, run_loop
 from engine.contract.names import FEATURES_SUBJECT, Bus, Reason
 from engine.errors import Refused, SettingsError
 from engine.ingress import admission
@@ -23,7 +24,6 @@ from engine.ingress.queues import FairQueue
 from engine.ingress.reports import Reports
 from engine.ingress.sequencing import Sequencer
 from engine.shared import INGRESS, BusState, Count, Engine, Phase, Stage
-from engine.supervision.child import Child, run_loop
 from engine.tenancy.tokens import Verifier
 from fastpath.histogram import quantiles
 

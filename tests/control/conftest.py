@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import pytest
 
+from engine.child import Child
 from engine.control import main
 from engine.settings import Http, Settings
 from engine.shared import CONTROL, Shared
-from engine.supervision.child import Child
 from engine.supervision.roles import ROLES
 from tests.control import engines
 
@@ -43,7 +43,7 @@ def until(condition, what: str, seconds: float = 10.0):
 @contextmanager
 def serving(shared: Shared, settings: Settings) -> Iterator[tuple[str, int, Log]]:
     """A control role at work: (host, port, log)."""
-    child = Child(ROLES["control"], CONTROL, settings, shared, os.getppid())
+    child = Child("control", CONTROL, settings, shared, os.getppid())
     log = Log()
     child.log = logging.Logger("control")
     child.log.addHandler(log)

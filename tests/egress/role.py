@@ -17,7 +17,6 @@ from engine.child import Child
 from engine.egress.main import Egress
 from engine.settings import Auth, Bus, Local, Nats, Settings
 from engine.shared import EGRESS, Shared, Verdict
-from engine.supervision.roles import ROLES
 from tests.egress.stand import answer, until
 from tests.ingress.stand import SMALL, Sender, Stand, vector
 from tests.system.servers import NATS_SERVER, Issuer, accepts, free_port
@@ -72,7 +71,7 @@ def settings_for(tmp_path: Path, issuer: Issuer, url: str = "", local: bool = Tr
 async def at_work(shared: Shared, settings: Settings) -> Any:
     """An egress role in this process; ended as the supervisor ends it."""
     shared.children[EGRESS.row]["order"] = 0
-    child = Child(ROLES["egress"], EGRESS, settings, shared, os.getppid())
+    child = Child("egress", EGRESS, settings, shared, os.getppid())
     egress = Egress(child)
     task = asyncio.get_running_loop().create_task(egress.serve())
     row = shared.children[EGRESS.row]

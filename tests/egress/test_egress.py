@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from engine.ingress.admission import Claimed
 from engine.ingress.reports import Reports
 from engine.settings import Auth
 from engine.shared import EGRESS, BusState, Count
-from engine.supervision.roles import ROLES
+from fastpath.doorbell import Doorbell
 from tests.egress.role import Server, at_work, done, hand_over, listen, settings_for, take
 from tests.egress.stand import Inbox, comparable, run, until
 from tests.ingress.stand import Sender, Stand, vector
@@ -247,6 +248,40 @@ def test_reports_leave_over_nats_under_the_engines_own_name(
     run(main())
 
 
+class LastMoment:
+    """A bell whose owner is about to sleep when one more report is written, and not asleep when it is rung."""
+
+    def __init__(self, bell: Doorbell, write: Callable[[], None]) -> None:
+        self.bell, self.write, self.fd = bell, write, bell.fd
+
+    def sleep(self) -> None:
+        self.write()
+        assert not self.bell.ring()
+        self.write = lambda: None
+        self.bell.sleep()
+
+    def wake(self) -> None:
+        self.bell.wake()
+
+
+def test_a_report_written_just_before_egress_sleeps_is_not_left_lying(
+    tmp_path: Path, issuer: Issuer, server: Server, shared_for: Any
+) -> None:
+    async def main() -> None:
+        settings = settings_for(tmp_path, issuer, server.url, local=False)
+        shared = shared_for(settings)
+        reports = Reports(shared.rejections, shared.children[0]["counters"], 200)
+        async with at_work(shared, settings) as egress:
+            await until(lambda: egress.link.is_up, "nats is up")
+            egress.bell = LastMoment(
+                egress.bell, lambda: reports.report(Claimed(), Refused(Reason.MALFORMED, "at the last moment"))
+            )
+            egress.something.set()
+            await until(lambda: shared.rejections.tail == 1, "the report left")
+
+    run(main())
+
+
 def test_without_nats_reports_are_let_go(tmp_path: Path, issuer: Issuer, shared_for: Any) -> None:
     async def main() -> None:
         settings = settings_for(tmp_path, issuer)
@@ -281,7 +316,7 @@ def test_a_nats_setting_that_cannot_be_used_ends_the_process_with_its_error(
         settings = settings_for(tmp_path, issuer, "tls://127.0.0.1:1")
         missing = replace(settings.bus.nats, tls_ca=str(tmp_path / "nowhere.pem"))
         settings = replace(settings, bus=replace(settings.bus, nats=missing))
-        child = Child(ROLES["egress"], EGRESS, settings, shared_for(settings), os.getppid())
+        child = Child("egress", EGRESS, settings, shared_for(settings), os.getppid())
         with pytest.raises(FileNotFoundError):
             await Egress(child).serve()
 
@@ -291,7 +326,7 @@ def test_a_nats_setting_that_cannot_be_used_ends_the_process_with_its_error(
 def test_unusable_keys_end_the_start(tmp_path: Path, issuer: Issuer, shared_for: Any) -> None:
     async def main() -> None:
         settings = replace(settings_for(tmp_path, issuer), auth=Auth(jwks_file=str(tmp_path / "nowhere.json")))
-        child = Child(ROLES["egress"], EGRESS, settings, shared_for(settings), os.getppid())
+        child = Child("egress", EGRESS, settings, shared_for(settings), os.getppid())
         with pytest.raises(SettingsError):
             await Egress(child).serve()
 

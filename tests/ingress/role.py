@@ -32,7 +32,7 @@ def settings_for(issuer: Issuer, folder: Path | None = None, url: str = "", **li
 
 
 def make_child(shared: Shared, settings: Settings) -> Child:
-    return Child(ROLES["ingress"], INGRESS, settings, shared, os.getppid())
+    return Child("ingress", INGRESS, settings, shared, os.getppid())
 
 
 def opened(shared: Shared, settings: Settings) -> Ingress:

@@ -9,12 +9,13 @@ import orjson
 import pytest
 
 from engine import limits
+from engine.child import Child
 from engine.contract.names import Bus
 from engine.settings import Auth, Settings, digest
 from engine.settings import Bus as BusSettings
 from engine.settings import Engine as EngineSettings
 from engine.shared import CONTROL, EGRESS, INGRESS, BusState, Phase, Shared, worker_seat
-from engine.supervision.child import Child, from_plain
+from engine.supervision.child import from_plain
 from engine.supervision.roles import ROLES, cast
 from tests.ingress.stand import SMALL, arena
 
@@ -27,7 +28,7 @@ def shared() -> Iterator[Shared]:
 
 @pytest.fixture
 def child(shared: Shared) -> Child:
-    return Child(ROLES["worker"], worker_seat(1), SMALL, shared, os.getppid())
+    return Child("worker", worker_seat(1), SMALL, shared, os.getppid())
 
 
 VARIED = replace(
@@ -65,7 +66,7 @@ def test_a_child_ends_when_it_is_told_to_or_its_supervisor_is_gone(shared: Share
     child.row[0]["order"] = 0
     child._end(signal.SIGTERM)
     assert child.stopping()
-    assert Child(ROLES["worker"], worker_seat(1), SMALL, shared, owner_pid=1 << 22).stopping()
+    assert Child("worker", worker_seat(1), SMALL, shared, owner_pid=1 << 22).stopping()
 
 
 def test_the_state_of_a_bus_is_one_word_of_the_row(child: Child) -> None:

@@ -1,0 +1,100 @@
+"""What a role gets from the process that runs it: settings, arena, its own row, a pulse.
+
+Owns this process's row of the `children` region. Every child has one `Child`. What must stay true: the
+process ends when its supervisor does, and it pulses from the loop that does the work, so that a hung
+loop shows.
+"""
+
+import asyncio
+import ctypes
+import gc
+import os
+import signal
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+import uvloop
+
+from engine.contract.names import Bus
+from engine.logs import open_log
+from engine.settings import Settings
+from engine.shared import EGRESS, BusState, Engine, Phase, Seat, Shared, ring_bell
+
+PR_SET_PDEATHSIG = 1
+BUS_WORDS = {Bus.NATS: "bus_nats", Bus.LOCAL: "bus_local"}
+
+
+class Child:
+    """What a role's `run` gets: the settings, the arena, and its own row in it.
+
+    `row` is an array of `child_row` of shape (1,); its counters outlive the process.
+    """
+
+    def __init__(self, role: str, seat: Seat, settings: Settings, shared: Shared, owner_pid: int) -> None:
+        self.role = role
+        self.seat = seat
+        self.settings = settings
+        self.shared = shared
+        self.owner_pid = owner_pid
+        self.row = shared.children[seat.row : seat.row + 1]
+        self.log = open_log(seat.name)
+        self.egress_bell = EGRESS.row
+        self.cores = len(os.sched_getaffinity(0))
+        self._ending = False
+
+    def open(self, orphan_signal: signal.Signals) -> None:
+        """Announces the process and arms what ends it; `orphan_signal` comes when the supervisor dies."""
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(orphan_signal), 0, 0, 0)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to everybody; the supervisor decides
+        signal.signal(signal.SIGTERM, self._end)
+        self.row[0]["pid"] = os.getpid()
+        self.pulse(Phase.LOADING)
+        self._pin()
+
+    def pulse(self, phase: Phase) -> None:
+        row, now = self.row[0], time.monotonic_ns()
+        if row["phase"] != phase:
+            row["phase_ns"] = now
+        row["phase"] = phase
+        row["pulse_ns"] = now
+
+    def ready(self) -> None:
+        """Loaded and warm, or connected and listening."""
+        gc.collect()
+        gc.freeze()
+        self.row[0]["ready"] = 1
+        self.log.info("ready")
+
+    def stopping(self) -> bool:
+        """Whether to end: the supervisor says so, or is gone."""
+        return self._ending or self.row[0]["order"] != 0 or os.getppid() != self.owner_pid
+
+    def engine_state(self) -> Engine:
+        return Engine(int(self.shared.supervisor[0]["state"]))
+
+    def bus_state(self, bus: Bus, up: BusState | bool) -> None:
+        state = up if isinstance(up, BusState) else BusState.UP if up else BusState.DOWN
+        self.row[0][BUS_WORDS[bus]] = state
+
+    def ring_bell(self, worker: int) -> int:
+        """Index of the doorbell of whoever serves this worker's rings."""
+        return ring_bell(worker)
+
+    def _end(self, *_: object) -> None:
+        self._ending = True
+
+    def _pin(self) -> None:
+        """The processors of the settings: ingress the first, egress the last, workers those between."""
+        cpus = self.settings.engine.cpus
+        if not cpus or self.role == "control":
+            return
+        between = cpus[1:-1] or cpus
+        chosen = {"ingress": cpus[0], "egress": cpus[-1]}.get(self.role, between[self.seat.row % len(between)])
+        os.sched_setaffinity(0, {chosen})
+
+
+def run_loop(coroutine: Coroutine[Any, Any, int]) -> int:
+    """Runs an I/O role on uvloop."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(coroutine)
