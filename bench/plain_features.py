@@ -85,10 +85,12 @@ class Window:
             self._pass(minute)
             self._begin(minute)
         self._observe(mid, spread if spread > 0.0 else math.nan, masked=False)
-        rows = np.concatenate([self.rows, self._open_row[None]])[None]
+        now = self._open_row.copy()  # of the open minute only a share has passed
+        now[15] = math.log1p(max(self._open_span, 1) - 1 + (vector.timestamp_ns / MINUTE_NS - minute))
+        rows = np.concatenate([self.rows, now[None]])[None]
         scores = np.array(vector.cross_asset.correlation_scores)
         extra = (scores.mean(), scores.max(), scores.min()) if len(scores) else (np.nan,) * 3
-        columns = np.concatenate([self._open_row, [self.trend], extra])
+        columns = np.concatenate([now, [self.trend], extra])
         return Inputs(mid, self.sigma, self.trend, rows, self.mids[-IMAGE_MINUTES:], columns)
 
     def _fill(self, minute: int, history: Array) -> None:
@@ -189,7 +191,7 @@ class Window:
             row[12] = min(max(rsi / 50.0 - 1.0, -1.0), 1.0)
             row[13] = _bounded(math.log(max(1e4 * atr / (mid * sigma), 0.01)))
         row[14] = _bounded(math.log1p(1e4 * spread / (mid * sigma))) if spread > 0.0 else -1.0
-        row[15] = -1.0 if masked else _bounded(math.log(span))
+        row[15] = -1.0 if masked else math.log1p(span)
 
 
 def image_of(path: Array) -> npt.NDArray[np.float32]:
