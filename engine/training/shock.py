@@ -67,7 +67,7 @@ class Covered(NamedTuple):
 
 
 @numba.njit
-def _follow(mids, q, roots, entries, first_minute, history, sigma, log_q, half):
+def _follow(mids, predicted, q, roots, entries, first_minute, history, sigma, log_q, half):
     for n in range(len(mids)):
         step, depth = history + n, min(n, history)
         entry = entries[step & MASK]
@@ -80,21 +80,25 @@ def _follow(mids, q, roots, entries, first_minute, history, sigma, log_q, half):
         entry.log_q[:] = 0.0
         begin_offsets(entries, step, depth, 0)
         for h in range(len(q)):
-            entry.predicted[h] = mids[n]
+            entry.predicted[h] = predicted[n, h]
             entry.half[h] = q[h] * np.exp(entry.log_q[h]) * (entry.sigma * roots[h] * 1e-4) * mids[n]
         sigma[n] = entry.sigma
         log_q[n] = entry.log_q
         half[n] = entry.half
 
 
-def follow(mids: np.ndarray, q: np.ndarray) -> Followed:
-    """Minute after minute through a key's window, one close each, "no move" predicted.
+def follow(mids: np.ndarray, q: np.ndarray, predicted: np.ndarray | None = None) -> Followed:
+    """Minute after minute through a key's window, one close each.
 
-    Less than a worker does (no features, no trend), and the same numbers to the bit.
+    predicted: (n, horizons) prices, NaN before there are any; left out, "no move" is predicted. Less than a worker
+    does (no features, no models), and the same numbers to the bit.
     """
     count = len(mids)
+    said = np.repeat(mids[:, None], len(q), axis=1) if predicted is None else predicted
     out = Followed(np.empty(count), np.empty((count, len(q))), np.empty((count, len(q))))
-    _follow(mids, q, ROOTS, np.zeros(layout.window, entry_dtype), FIRST_MINUTE, HISTORY, *out)
+    window = np.zeros(layout.window, entry_dtype)
+    _follow(mids, said, q, ROOTS, window, FIRST_MINUTE, HISTORY, *out)
+    out.half[np.isnan(said)] = np.nan
     return out
 
 

@@ -1,6 +1,7 @@
-"""Draws that are the same in every run, unless another seed is asked for."""
+"""Draws that are the same in every run, unless another seed is asked for; texts compared whole."""
 
 import os
+import re
 
 import numpy as np
 import pytest
@@ -14,3 +15,8 @@ def rng() -> np.random.Generator:
     seed = int(os.environ.get("TICKPATH_TEST_SEED", SEED))
     print(f"TICKPATH_TEST_SEED={seed}")
     return np.random.default_rng(seed)
+
+
+def exactly(sentence: str) -> str:
+    """The pattern that this text alone matches."""
+    return f"^{re.escape(sentence)}$"
