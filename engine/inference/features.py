@@ -31,7 +31,7 @@ FEATURE_NAMES = (
     "rsi_14",  # -1 to 1
     "atr",  # log of it over the volatility
     "spread",  # log of one and the spread over the volatility; -1: unknown
-    "gap",  # log of the minutes since the last one with a quote; -1: this minute has none
+    "gap",  # log of one and the minutes since the last closed one with a quote; -1: this minute has none
 )
 assert len(FEATURE_NAMES) == FEATURES
 
@@ -43,6 +43,8 @@ SIGMA_MIN = 0.05
 SHORT = 15
 LONG = 60
 TREND_MINUTES = 20
+MINUTE_NS = 60_000_000_000
+GAP = FEATURE_NAMES.index("gap")
 BOUND = 12.0  # of any feature: beyond, a number says "far" and no more
 
 
@@ -207,4 +209,14 @@ def observe(entries, step, depth, entry, given):
     # A flat market's range is nil; a hundredth of the volatility stands for it.
     row[13] = _bounded(math.log(max(1e4 * atr / (mid * sigma), 0.01))) if math.isfinite(atr) else 0.0
     row[14] = _bounded(math.log1p(1e4 * entry.spread / (mid * sigma))) if entry.spread > 0.0 else -1.0
-    row[15] = -1.0 if entry.masked != 0 else _bounded(math.log(max(entry.span, 1)))
+    row[15] = -1.0 if entry.masked != 0 else math.log1p(max(entry.span, 1))  # as of the minute's end
+
+
+@kernel
+def show_time(entry, event_ns):
+    """The row of the open minute as its vector sees it: only a share of the minute has passed.
+
+    For the copy that models read; in the window a minute's row is that of its end, whenever its last vector came.
+    """
+    share = min(max((event_ns - entry.minute * MINUTE_NS) / MINUTE_NS, 0.0), 1.0)
+    entry.row[GAP] = math.log1p(max(entry.span, 1) - 1.0 + share)

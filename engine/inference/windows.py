@@ -12,7 +12,7 @@ gathered before the next slot of its key comes.
 import numpy as np
 
 from engine.inference.batch import COLUMNS, EXPIRED, IMAGE_MINUTES, LSTM_MINUTES, PASS
-from engine.inference.features import FEATURES, MASK, observe, settle
+from engine.inference.features import FEATURES, MASK, observe, settle, show_time
 from engine.inference.jit import kernel
 
 UNFAMILIAR = 8  # names.Flag.UNFAMILIAR; kernels know numbers only
@@ -186,6 +186,7 @@ def enter(requests, mask, first, count, verdicts, windows, cross_asset, bounds, 
             own.spread = slot.spread
             observe(entries, step, depth, own, slot.indicators)
             batch.entry[i] = own
+        show_time(entry, slot.event_ns)
         batch.step[i] = step
         batch.depth[i] = depth
         if verdicts[i] == EXPIRED or slot.expired:

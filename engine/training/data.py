@@ -3,6 +3,12 @@
 Owns the reading of price files, their split by time, and the labels; run by `python -m engine.training`.
 Reads `data/fx_m1`. What must stay true: features come from the live kernels; a label uses closes after
 its minute alone; between two parts lie hours that belong to none, longer than the farthest label.
+
+The open minute is learned as it looks live: an example of the training part sees one mid of its bar, drawn
+from open, high, low and close, at a share of the minute that fits; the closed minutes keep their closes.
+Examples of later parts stand at the close, where live multipliers are judged too. A high is a high
+because of what came after it within the minute: measured from it, every label would begin with a
+fall, which is no skill. So labels of extremes begin at their minute's close; those of opens at the open.
 """
 
 import csv
@@ -26,6 +32,11 @@ BARRIER = 0.65  # sigma sqrt(15)
 EMBARGO_MINUTES = 240
 SHARES = {"train": (0.0, 0.6), "calibration": (0.6, 0.78), "test": (0.78, 1.0)}
 CHUNK = 128
+MINUTE_NS = 60_000_000_000
+LAST_NS = MINUTE_NS - 1_000_000  # of a minute, where its close stands
+FIRST_NS = 2_000_000_000  # by then an open has been quoted
+OPEN, HIGH, LOW, CLOSE = range(4)
+SEED = 20260105
 
 
 class Bars(NamedTuple):
@@ -33,6 +44,7 @@ class Bars(NamedTuple):
     minute: np.ndarray
     bid: np.ndarray
     ask: np.ndarray
+    quarters: np.ndarray | None = None  # (n, 4) mids: open, high, low, close
 
     @property
     def mid(self) -> np.ndarray:
@@ -44,7 +56,7 @@ class Examples(NamedTuple):
 
     symbol: np.ndarray
     minute: np.ndarray
-    mid: np.ndarray
+    mid: np.ndarray  # that the labels are measured from
     sigma: np.ndarray
     rows: np.ndarray
     path: np.ndarray
@@ -54,16 +66,42 @@ class Examples(NamedTuple):
     label: np.ndarray  # 0 sell, 1 hold, 2 buy
     future: np.ndarray  # (n, 60) mids of the minutes after, the last one repeated through empty minutes
     part: np.ndarray
+    quarter: np.ndarray  # which of its bar's mids the open minute had
+
+
+class Drawn(NamedTuple):
+    """What each bar's open minute shows."""
+
+    quarter: np.ndarray  # OPEN, HIGH, LOW or CLOSE
+    mid: np.ndarray
+    passed_ns: np.ndarray  # of the minute
 
 
 def read_bars(path: Path) -> Bars:
+    sides = [[f"{side}_{name}" for name in ("open", "high", "low", "close")] for side in ("bid", "ask")]
     with gzip.open(path, "rt", newline="") as file:
         rows = [
-            (int(row["ts_ms"]) // 60_000, float(row["bid_close"]), float(row["ask_close"]))
+            (int(row["ts_ms"]) // 60_000, *(float(row[name]) for side in sides for name in side))
             for row in csv.DictReader(file)
         ]
-    minute, bid, ask = (np.array(column) for column in zip(*rows, strict=True))
-    return Bars(path.name.split(".")[0], minute.astype("i8"), bid, ask)
+    table = np.array(rows)
+    bid, ask = table[:, 1:5], table[:, 5:9]
+    return Bars(path.name.split(".")[0], table[:, 0].astype("i8"), bid[:, CLOSE], ask[:, CLOSE], (bid + ask) / 2.0)
+
+
+def drawn(bars: Bars, part: np.ndarray, seed: int = SEED) -> Drawn:
+    """One mid of each bar of the training part; the others show their close."""
+    rng = np.random.default_rng([seed, int(bars.minute[0])])
+    quarter = np.full(len(bars.minute), CLOSE)
+    if bars.quarters is None:
+        return Drawn(quarter, bars.mid, np.full(len(quarter), LAST_NS))
+    learned = part == "train"
+    quarter[learned] = rng.integers(OPEN, CLOSE + 1, learned.sum())
+    anywhere = rng.integers(FIRST_NS, LAST_NS, len(quarter))
+    at_open = rng.integers(0, FIRST_NS, len(quarter))
+    passed_ns = np.where(quarter == OPEN, at_open, np.where(quarter == CLOSE, LAST_NS, anywhere))
+    mid = bars.quarters[np.arange(len(quarter)), quarter]
+    return Drawn(quarter, np.where(quarter == CLOSE, bars.mid, mid), passed_ns)
 
 
 def correlations(bars: Bars, others: list[Bars]) -> np.ndarray:
@@ -98,47 +136,51 @@ def _trailing(values: np.ndarray) -> np.ndarray:
     return total[end] - total[np.maximum(end - CORRELATION_MINUTES, 0)]
 
 
-def fill_slots(bars: Bars, scores: np.ndarray, first: int, slots: np.ndarray, step: int, depth: int) -> tuple[int, int]:
-    """The bars as slots, one vector at the end of each, with the steps that ingress would decide."""
-    for n in range(len(slots)):
-        at = first + n
-        slot = slots[n]
-        slot["skipped"] = 0
+def fill_slots(
+    bars: Bars, scores: np.ndarray, seen: Drawn, first: int, slots: np.ndarray, step: int, depth: int
+) -> tuple[int, int]:
+    """The bars as slots, two vectors each, what was drawn and the close, with the steps that ingress would decide."""
+    for n in range(0, len(slots), 2):
+        at = first + n // 2
+        skipped = 0
         if at > 0:
             gap = int(bars.minute[at] - bars.minute[at - 1]) - 1
             skipped = gap if gap <= HOLE_MINUTES else 1
-            slot["skipped"] = skipped
             step += 1 + skipped
             depth = min(depth + 1 + skipped, layout.history_max)
-        slot["step"], slot["depth"], slot["minute"] = step, depth, bars.minute[at]
-        slot["mid"] = (bars.bid[at] + bars.ask[at]) / 2.0
+        both, minute = slots[n : n + 2], bars.minute[at]
+        both["skipped"], both["opens"] = (skipped, 0), (1, 0)
+        both["step"], both["depth"], both["minute"] = step, depth, minute
+        both["event_ns"] = minute * MINUTE_NS + np.array([seen.passed_ns[at], LAST_NS])
+        both["mid"] = seen.mid[at], bars.mid[at]
         spread = bars.ask[at] - bars.bid[at]
-        slot["spread"] = spread if spread > 0.0 else np.nan
+        both["spread"] = spread if spread > 0.0 else np.nan
         known = np.isfinite(scores[at])
-        slot["correlation_count"] = known.sum()
-        slot["correlations"][: known.sum()] = scores[at][known]
+        both["correlation_count"] = known.sum()
+        both["correlations"][:, : known.sum()] = scores[at][known]
     return step, depth
 
 
-def walk(bars: Bars, scores: np.ndarray) -> dict[str, np.ndarray]:
-    """Every bar through the live kernels."""
+def walk(bars: Bars, scores: np.ndarray, seen: Drawn | None = None) -> dict[str, np.ndarray]:
+    """Every bar through the live kernels; what models see when the open minute shows `seen`, or else its close."""
     count = len(bars.minute)
+    shown = seen if seen is not None else drawn(bars, np.full(count, ""))
     window = np.zeros((1, layout.window), entry_dtype)
     slots = np.zeros(CHUNK, request_dtype)
-    slots["generation"], slots["opens"], slots["indicators"], slots["tier"] = 1, 1, np.nan, 3
+    slots["generation"], slots["indicators"], slots["tier"] = 1, np.nan, 3
     verdicts = np.full(CHUNK, PREDICT, "u1")
     cross, bounds = np.ones(4, "u1"), np.zeros((4, BOUNDS, 2))
     batch: Batch = new_batch(CHUNK)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("rows", "path", "columns", "depth", "sigma", "mid")}
     step, depth = layout.history_max, 0
-    for first in range(0, count, CHUNK):
-        size = min(CHUNK, count - first)
-        step, depth = fill_slots(bars, scores, first, slots[:size], step, depth)
+    for first in range(0, count, CHUNK // 2):
+        size = 2 * min(CHUNK // 2, count - first)
+        step, depth = fill_slots(bars, scores, shown, first, slots[:size], step, depth)
         enter(slots, CHUNK - 1, 0, size, verdicts, window, cross, bounds, batch)
         for name in ("rows", "path", "columns", "depth"):
-            parts[name].append(getattr(batch, name)[:size].copy())
+            parts[name].append(getattr(batch, name)[:size:2].copy())
         for name in ("sigma", "mid"):
-            parts[name].append(batch.entry[name][:size].copy())
+            parts[name].append(batch.entry[name][:size:2].copy())
     return {name: np.concatenate(each) for name, each in parts.items()}
 
 
@@ -183,32 +225,39 @@ def parts_of(minute: np.ndarray, group: np.ndarray) -> np.ndarray:
     return out
 
 
+def labelled(bars: Bars, seen: dict[str, np.ndarray], shown: Drawn, part: np.ndarray) -> Examples:
+    """Labels of each row: of an open from the open on, of everything else from its minute's close on."""
+    future, quoted = futures(bars)
+    opened = shown.quarter == OPEN
+    # The minute's own close is the first after its open, and where it ends the open's h-th minute ends as well.
+    future[opened] = np.column_stack([bars.mid[opened], future[opened, :-1]])
+    quoted[opened] = np.column_stack([np.ones(opened.sum(), bool), quoted[opened, :-1]])
+    mid = np.where(opened, shown.mid, bars.mid)
+    at = np.array(HORIZON_MINUTES) - 1
+    move = 1e4 * np.log(future[:, at] / mid[:, None]) / (seen["sigma"][:, None] * np.sqrt(np.array(HORIZON_MINUTES)))
+    move[~quoted[:, at]] = np.nan
+    return Examples(
+        symbol=np.full(len(bars.minute), bars.symbol),
+        minute=bars.minute,
+        move=move,
+        label=labels(mid, seen["sigma"], future),
+        future=future,
+        part=part,
+        quarter=shown.quarter,
+        **{**seen, "mid": mid},
+    )
+
+
 def load(folder: Path) -> Examples:
     """All files; the simultaneous ones are split at the same instants."""
     every = [read_bars(path) for path in sorted(folder.glob("*.csv.gz"))]
     together = [bars for bars in every if bars.symbol in SIMULTANEOUS]
     collected: list[Examples] = []
     for bars in every:
-        group = together if bars in together else [bars]
+        group = together if bars.symbol in SIMULTANEOUS else [bars]
         others = [each for each in group if each is not bars]
-        seen = walk(bars, correlations(bars, others) if others else np.full((len(bars.minute), 1), np.nan))
-        future, quoted = futures(bars)
-        at = np.array(HORIZON_MINUTES) - 1
-        move = (
-            1e4
-            * np.log(future[:, at] / seen["mid"][:, None])
-            / (seen["sigma"][:, None] * np.sqrt(np.array(HORIZON_MINUTES)))
-        )
-        move[~quoted[:, at]] = np.nan
-        collected.append(
-            Examples(
-                symbol=np.full(len(bars.minute), bars.symbol),
-                minute=bars.minute,
-                move=move,
-                label=labels(seen["mid"], seen["sigma"], future),
-                future=future,
-                part=parts_of(bars.minute, np.concatenate([each.minute for each in group])),
-                **seen,
-            )
-        )
+        scores = correlations(bars, others) if others else np.full((len(bars.minute), 1), np.nan)
+        part = parts_of(bars.minute, np.concatenate([each.minute for each in group]))
+        shown = drawn(bars, part)
+        collected.append(labelled(bars, walk(bars, scores, shown), shown, part))
     return Examples(*(np.concatenate(columns) for columns in zip(*collected, strict=True)))

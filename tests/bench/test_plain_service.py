@@ -46,7 +46,12 @@ def slots_of(made: list[FeatureVector]) -> np.ndarray:
     step, depth, minute = limits.FIRST_STEP, len(history), made[0].timestamp_ns // MINUTE_NS
     for n, (slot, vector) in enumerate(zip(slots, made, strict=False)):
         now = vector.timestamp_ns // MINUTE_NS
-        slot["kind"], slot["minute"], slot["opens"] = 1, now, n == 0 or now > minute
+        slot["kind"], slot["event_ns"], slot["minute"], slot["opens"] = (
+            1,
+            vector.timestamp_ns,
+            now,
+            n == 0 or now > minute,
+        )
         if now > minute:
             empty = now - minute - 1
             slot["skipped"] = empty if empty <= limits.HOLE_STEPS_MAX else 1

@@ -8,7 +8,17 @@ import pytest
 
 from engine.inference.predictor import Predictor
 from engine.training import patterns
-from engine.training.data import BARRIER, EMBARGO_MINUTES, SIMULTANEOUS, Bars, futures, labels, parts_of, read_bars
+from engine.training.data import (
+    BARRIER,
+    EMBARGO_MINUTES,
+    SIMULTANEOUS,
+    Bars,
+    drawn,
+    futures,
+    labels,
+    parts_of,
+    read_bars,
+)
 from engine.training.data import walk as through_kernels
 from tests.inference.conftest import STORE, answer
 from tests.inference.market import Market, walk, windows
@@ -17,22 +27,30 @@ DATA = STORE.parent / "data" / "fx_m1"
 
 
 def test_training_features_equal_live_ones_to_the_bit(predictor: Predictor):
-    """A whole file's part, with its empty minutes, holes and crossed closes, one vector at a time."""
+    """A whole file, with its empty minutes, holes and crossed closes: two vectors a minute, as they would come."""
     bars = read_bars(DATA / "GBPUSD.csv.gz")
-    bars = Bars(bars.symbol, bars.minute[5000:7000], bars.bid[5000:7000], bars.ask[5000:7000])
-    offline = through_kernels(bars, np.full((2000, 1), np.nan))
-    market, window = Market(tier=3), windows(1)
-    for n in range(2000):
-        spread = bars.ask[n] - bars.bid[n]
-        at = int(bars.minute[n] + 1) * 60_000_000_000 - 1_000_000
-        market.vector(0, at, bars.mid[n], spread=spread if spread > 0 else np.nan)
-    slots = market.slots()
+    count = len(bars.minute)
+    shown = drawn(bars, np.full(count, "train"), seed=52)
+    assert [int((shown.quarter == each).sum()) > count / 5 for each in range(4)] == [True] * 4
+    offline = through_kernels(bars, np.full((count, 1), np.nan), shown)
     assert (np.diff(bars.minute) > 1).any()
-    for n in range(2000):
-        answer(predictor, slots, n + 1, window, first=n)
-        for name in ("rows", "columns", "path"):
-            assert getattr(predictor._batch, name)[0].tobytes() == offline[name][n].tobytes(), (name, n)
-        assert predictor._batch.entry["sigma"][0] == offline["sigma"][n]
+    predictor.models.clear()  # what models see is the same whether or not one looks
+    window, market = windows(1), Market(tier=3)
+    for first in range(0, count, 1000):
+        market.given.clear()
+        own = range(first, min(first + 1000, count))
+        for n in own:
+            spread = bars.ask[n] - bars.bid[n] if bars.ask[n] > bars.bid[n] else np.nan
+            at = int(bars.minute[n]) * 60_000_000_000
+            market.vector(0, at + int(shown.passed_ns[n]), shown.mid[n], spread=spread)
+            market.vector(0, at + 59_999_500_000, bars.mid[n], spread=spread)
+        slots, answers = market.slots(), None
+        for n in own:
+            at = 2 * (n - first)
+            answers = answer(predictor, slots, at + 2, window, first=at, answers=answers)
+            for name in ("rows", "columns", "path"):
+                assert getattr(predictor._batch, name)[0].tobytes() == offline[name][n].tobytes(), (name, n)
+            assert predictor._batch.entry["sigma"][0] == offline["sigma"][n]
 
 
 def test_labels_are_the_first_touch_within_fifteen_closes():

@@ -110,7 +110,7 @@ def row(
         rsi / 50 - 1,
         math.log(max(atr / (mid * sd), 0.01)),
         math.log1p(spread / (mid * sd)) if spread > 0 else -1.0,
-        math.log(span),
+        math.log1p(span),
     ]
     out[:12] = np.clip(out[:12], -12, 12)
     return np.array(out, "f4")
