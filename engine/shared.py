@@ -148,7 +148,7 @@ def regions(settings: Settings, workers: int) -> list[Region]:
 
     | region | writer | readers |
     | --- | --- | --- |
-    | supervisor, versions, feature_names | supervisor | all |
+    | supervisor, versions, feature_names, plans | supervisor | all |
     | children | each child its row | supervisor, control |
     | bells | each reader its word | whoever writes for it |
     | histograms | each child its rows | control |
@@ -166,6 +166,7 @@ def regions(settings: Settings, workers: int) -> list[Region]:
         "supervisor": layout.supervisor_board_dtype.itemsize,
         "versions": limits.VERSIONS_MAX * layout.version_row_dtype.itemsize,
         "feature_names": limits.FEATURE_NAMES_MAX * limits.FEATURE_NAME_BYTES,
+        "plans": layout.plans_max * layout.plan_row_dtype.itemsize,
         "children": limits.CHILDREN_MAX * layout.child_row_dtype.itemsize,
         "bells": BELLS * layout.doorbell_word_dtype.itemsize,
         "histograms": limits.CHILDREN_MAX * layout.stages * layout.histogram_row_dtype.itemsize,
@@ -196,6 +197,7 @@ class Shared:
         self.feature_names = arena.array(
             "feature_names", np.dtype(f"S{limits.FEATURE_NAME_BYTES}"), limits.FEATURE_NAMES_MAX
         )
+        self.plans = arena.array("plans", layout.plan_row_dtype, layout.plans_max)
         self.children = arena.array("children", layout.child_row_dtype, limits.CHILDREN_MAX)
         self.histograms = arena.array("histograms", layout.histogram_row_dtype, (limits.CHILDREN_MAX, layout.stages))
         self.ingress = arena.array("ingress", layout.ingress_board_dtype, 1)

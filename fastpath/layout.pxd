@@ -19,6 +19,9 @@ cdef enum:
     FEATURES = 16           # float32 features of one minute
     SYMBOL_MAX = 24
     NAME_MAX = 64           # company, stream, model id
+    USER_MAX = 512          # 128 characters of up to 4 bytes
+    ROLES = 4               # price, pattern, direction, ensemble
+    PLANS_MAX = 128         # four of the tiers, then those of companies and users with models of their own
     RANGES_MAX = 256        # remembered ranges of missing sequences of one epoch
     GAPS_MAX = 16           # remembered gap events of one stream
     DETAIL_MAX = 256        # bytes of a sentence
@@ -66,7 +69,7 @@ cdef struct request_slot:               # writer: ingress. One vector, with all 
     uint8_t outside                     # leaves the window alone: late, or not newer than its key's last
     uint8_t expired                     # too old on arrival, by the envelope's timestamp
     uint8_t symbol_bytes
-    uint8_t _free
+    uint8_t plan                        # row of the plan table; 0: that of its tier
     char symbol[SYMBOL_MAX]
 
 cdef struct answer_slot:                # writer: the worker. Numbers and indexes; egress adds names and texts.
@@ -196,7 +199,7 @@ cdef struct input_record:               # writer: ingress. The commit point. Tex
     uint8_t expired
     uint8_t arrival                     # ARRIVAL_*: what the arbiter found
     uint8_t decisions                   # vector_decisions that follow: one a vector, none in a rejection or heartbeat
-    uint8_t _free
+    uint8_t plan                        # row of the plan table; 0: that of its tier
 
 cdef struct vector_decision:            # of each vector in a record, before the raw bytes
     int64_t event_ns
@@ -303,10 +306,17 @@ cdef struct version_row:                # writer: supervisor
     uint32_t role                       # ROLE_*
     uint32_t feature_first              # in the feature name table
     uint32_t feature_count
-    uint32_t _free
+    uint32_t own                        # 1: a company's own; whoever is not that company never hears of it
     char model_id[NAME_MAX]
     char version[NAME_MAX]
     char sha256[NAME_MAX]
+
+cdef struct plan_row:                   # writer: supervisor, at the start. Who answers whom; the first rows are the tiers'.
+    int32_t own[ROLES]                  # version row of the own model that stands in for the shared one; -1: none
+    uint32_t taken
+    uint32_t tier
+    char company[NAME_MAX]              # whose own models these are; empty: the tier's plan, without any
+    char user[USER_MAX]                 # empty: every user of the company
 
 
 # -- rings, doorbells, arena, histograms -----------------------------------------------------------

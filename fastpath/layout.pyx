@@ -19,6 +19,9 @@ window = WINDOW
 features = FEATURES
 symbol_max = SYMBOL_MAX
 name_max = NAME_MAX
+user_max = USER_MAX
+roles = ROLES
+plans_max = PLANS_MAX
 ranges_max = RANGES_MAX
 gaps_max = GAPS_MAX
 detail_max = DETAIL_MAX
@@ -91,6 +94,7 @@ cdef child_row _child_row
 cdef supervisor_board _supervisor_board
 cdef ingress_board _ingress_board
 cdef version_row _version_row
+cdef plan_row _plan_row
 cdef padded_word _padded_word
 cdef ring_cursors _ring_cursors
 cdef doorbell_word _doorbell_word
@@ -110,6 +114,7 @@ child_row_dtype = _dtype("child_row", <child_row[:1]> &_child_row)
 supervisor_board_dtype = _dtype("supervisor_board", <supervisor_board[:1]> &_supervisor_board)
 ingress_board_dtype = _dtype("ingress_board", <ingress_board[:1]> &_ingress_board)
 version_row_dtype = _dtype("version_row", <version_row[:1]> &_version_row)
+plan_row_dtype = _dtype("plan_row", <plan_row[:1]> &_plan_row)
 padded_word_dtype = _dtype("padded_word", <padded_word[:1]> &_padded_word)
 ring_cursors_dtype = _dtype("ring_cursors", <ring_cursors[:1]> &_ring_cursors)
 doorbell_word_dtype = _dtype("doorbell_word", <doorbell_word[:1]> &_doorbell_word)

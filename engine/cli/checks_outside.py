@@ -38,7 +38,11 @@ def keys(settings: Settings) -> Iterator[Finding]:
 
 
 def models(settings: Settings) -> Iterator[Finding]:
+    import numpy as np
+
     from engine.registry.manifest import read_artefact, read_store
+    from engine.registry.plans import fill_plans
+    from fastpath import layout
 
     store = Path(settings.models.path)
     try:
@@ -55,6 +59,10 @@ def models(settings: Settings) -> Iterator[Finding]:
             yield Finding(FAIL, "models", str(error))
         else:
             whole.append(manifest)
+    try:
+        fill_plans(manifests, np.zeros(layout.plans_max, layout.plan_row_dtype))
+    except ModelError as error:
+        yield Finding(FAIL, "models", str(error))
     if whole:
         yield Finding(OK, "models", ", ".join(manifest.name for manifest in whole))
     yield from _missing_models({manifest.id for manifest in manifests})

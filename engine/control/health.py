@@ -109,10 +109,10 @@ def _bus(shared: Shared, field: str) -> str:
 
 
 def versions(shared: Shared) -> dict[str, int]:
-    """Row of each model's newest version in the version table; the vote and the baseline are no models."""
+    """Row of each shared model's newest version; companies' own are nobody else's, the vote and the baseline none."""
     rows = {}
     for row in range(len(shared.versions)):
-        if shared.versions[row]["taken"]:
+        if shared.versions[row]["taken"] and not shared.versions[row]["own"]:
             rows[shared.versions[row]["model_id"].decode()] = row
     return {name: row for name, row in rows.items() if name not in (VOTE, BASELINE)}
 

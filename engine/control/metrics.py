@@ -162,7 +162,7 @@ def _by_model(shared: Shared, field: str) -> list[tuple[Labels, float]]:
     rows_of: dict[str, list[int]] = {}
     for row in range(len(shared.versions)):
         name = shared.versions[row]["model_id"].decode()
-        if shared.versions[row]["taken"] and name not in (VOTE, BASELINE):
+        if shared.versions[row]["taken"] and not shared.versions[row]["own"] and name not in (VOTE, BASELINE):
             rows_of.setdefault(name, []).append(row)
     return [
         ({"process": seat.name, "model": name}, int(shared.children[seat.row][field][rows].sum()))

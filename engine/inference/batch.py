@@ -14,8 +14,8 @@ from fastpath import layout
 
 LSTM_MINUTES = 49  # closed ones; the open one is the 50th step
 IMAGE_MINUTES = 64
-ROLES = 3  # price, pattern, direction; the ensemble reads these
-PRICE, PATTERN, DIRECTION = range(ROLES)
+ROLES = 3  # price, pattern, direction: the members
+PRICE, PATTERN, DIRECTION, ENSEMBLE = range(ROLES + 1)  # the ensemble reads what the members said
 
 PASS, PREDICT, EXPIRED = range(3)  # what the loop decided about a slot
 # Who answered a role: none yet (warming), the wanted model, another one, the baseline.
@@ -34,7 +34,7 @@ class Batch(NamedTuple):
     """What is known of each slot before any model runs."""
 
     predicts: np.ndarray  # 1: the models are to answer
-    tier: np.ndarray
+    plan: np.ndarray  # row of the plan table; a tier's own is its number
     step: np.ndarray  # of its minute; of an outside slot, the step that its minute would have had
     depth: np.ndarray  # closed steps before it that can be read
     opened: np.ndarray  # 1: this slot began its step's entry
@@ -49,19 +49,20 @@ class Batch(NamedTuple):
 class Output(NamedTuple):
     """What the models said."""
 
-    version: np.ndarray  # (slots, roles): row of the version table
-    who: np.ndarray  # (slots, roles): MASKED, MODEL, SUBSTITUTE or NOBODY
+    version: np.ndarray  # (slots, roles and the ensemble): row of the version table
+    who: np.ndarray  # (slots, roles and the ensemble): MASKED, MODEL, SUBSTITUTE or NOBODY
     move: np.ndarray  # (slots, horizons): median, in sigma sqrt(h)
     rise: np.ndarray  # (slots, horizons): chance of a rise, given a move
     pattern: np.ndarray  # (slots, patterns): chance that its rule holds
     direction: np.ndarray  # (slots, 3): sell, hold, buy
     shap: np.ndarray  # (slots, features and the bias)
+    final: np.ndarray  # (slots, 3): sell, hold, buy, by an ensemble model
 
 
 def new_batch(slots: int) -> Batch:
     return Batch(
         predicts=np.zeros(slots, "u1"),
-        tier=np.zeros(slots, "u1"),
+        plan=np.zeros(slots, "u1"),
         step=np.zeros(slots, "i8"),
         depth=np.zeros(slots, "i8"),
         opened=np.zeros(slots, "u1"),
@@ -76,13 +77,14 @@ def new_batch(slots: int) -> Batch:
 
 def new_output(slots: int) -> Output:
     return Output(
-        version=np.zeros((slots, ROLES), "i4"),
-        who=np.zeros((slots, ROLES), "u1"),
+        version=np.zeros((slots, ROLES + 1), "i4"),
+        who=np.zeros((slots, ROLES + 1), "u1"),
         move=np.zeros((slots, layout.horizons)),
         rise=np.zeros((slots, layout.horizons)),
         pattern=np.zeros((slots, layout.patterns_max)),
         direction=np.zeros((slots, 3)),
         shap=np.zeros((slots, layout.shap_max), "f4"),
+        final=np.zeros((slots, 3)),
     )
 
 

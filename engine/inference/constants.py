@@ -4,18 +4,19 @@ Owns their shapes and what a missing number means; run by workers at load. What 
 of another length than its model needs is an error at load, never a wrong answer later.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from engine.contract.names import Tier
 from engine.errors import ModelError
-from engine.inference.ensemble import BASE_Q, BASE_RATES, Book, Tiers
+from engine.inference.batch import ENSEMBLE
+from engine.inference.ensemble import BASE_Q, BASE_RATES, Book, Extras
+from engine.inference.fallbacks import Group
 from engine.inference.windows import BOUNDS
 from engine.registry.manifest import Kind, Manifest
-from engine.tenancy.tiers import PLANS, VOTE, Role
+from engine.tenancy.tiers import PLANS, Role
 from fastpath import layout
-
-TIERS = 4  # rows of what is looked up by a tier's number; row 0 is nobody's
 
 
 def new_book(versions: int, vote: int, baseline: int) -> Book:
@@ -23,6 +24,8 @@ def new_book(versions: int, vote: int, baseline: int) -> Book:
     return Book(
         q=np.full((versions, layout.horizons), BASE_Q),
         weight=np.zeros(versions),
+        touch=np.full(versions, 1.0 - BASE_RATES[1]),
+        side=np.ones(versions),
         label_rates=np.broadcast_to(BASE_RATES, (versions, 3, 3)).copy(),
         rise_rates=np.full((versions, 3), 0.5),
         height=np.full((versions, patterns), 0.5),
@@ -52,6 +55,8 @@ def enter_version(book: Book, row: int, manifest: Manifest) -> None:
     if manifest.role == Role.PRICE:
         book.q[row] = _numbers(manifest, "calibration", "q", layout.horizons, 0.05, 50.0)
         bounds_of(manifest)
+        if "label" in manifest.calibration:
+            book.touch[row], book.side[row] = _numbers(manifest, "calibration", "label", 2, 0.0, 1.0)
     elif manifest.role == Role.PATTERN:
         rates = _numbers(manifest, "calibration", "label_rates", 9, 0.0, 1.0).reshape(3, 3)
         book.label_rates[row] = rates / rates.sum(axis=1, keepdims=True)
@@ -71,18 +76,18 @@ def bounds_of(manifest: Manifest) -> np.ndarray:
 
 
 def no_bounds() -> np.ndarray:
-    return np.broadcast_to([-np.inf, np.inf], (TIERS, BOUNDS, 2)).copy()
+    return np.broadcast_to([-np.inf, np.inf], (layout.plans_max, BOUNDS, 2)).copy()
 
 
-def tier_table(has_model: Mapping[str, object]) -> tuple[Tiers, np.ndarray]:
-    """What each tier gets, and whether correlations reach its models."""
-    tiers = Tiers(*(np.zeros(TIERS, "u1") for _ in Tiers._fields))
-    cross_asset = np.zeros(TIERS, "u1")
-    for plan in PLANS.values():
-        row = int(plan.tier)
-        tiers.horizons[row] = len(plan.horizons)
-        tiers.direction[row] = plan.direction is not None
-        tiers.importance[row] = plan.importance
-        tiers.no_meta[row] = plan.ensemble != VOTE and plan.ensemble not in has_model
+def plan_table(plans: np.ndarray, groups: Sequence[Group]) -> tuple[Extras, np.ndarray]:
+    """What each plan gets, and whether correlations reach its models."""
+    extras = Extras(*(np.zeros(len(plans), "u1") for _ in Extras._fields))
+    cross_asset = np.zeros(len(plans), "u1")
+    for row in np.flatnonzero(plans["taken"]):
+        plan = PLANS[Tier(int(plans["tier"][row]))]
+        extras.horizons[row] = len(plan.horizons)
+        extras.direction[row] = plan.direction is not None
+        extras.importance[row] = plan.importance
+        extras.stacked[row] = any(row in group.plans for group in groups if group.role == ENSEMBLE)
         cross_asset[row] = plan.cross_asset
-    return tiers, cross_asset
+    return extras, cross_asset

@@ -12,7 +12,19 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.contract.names import HORIZON_MINUTES
-from engine.inference.batch import DIRECTION, IMAGE_MINUTES, MASKED, NOBODY, PASS, PATTERN, PRICE, ROLES, SUBSTITUTE
+from engine.inference.batch import (
+    DIRECTION,
+    ENSEMBLE,
+    IMAGE_MINUTES,
+    MASKED,
+    MODEL,
+    NOBODY,
+    PASS,
+    PATTERN,
+    PRICE,
+    ROLES,
+    SUBSTITUTE,
+)  # fmt: skip
 from engine.inference.features import MASK
 from engine.inference.intervals import begin_offsets, offsets_at
 from engine.inference.jit import kernel
@@ -44,6 +56,8 @@ class Book(NamedTuple):
 
     q: np.ndarray  # (versions, horizons)
     weight: np.ndarray  # in a vote
+    touch: np.ndarray  # that the 15-minute label is not HOLD, as price models take it
+    side: np.ndarray  # slope from a price model's logit of a rise in 15 minutes to that of BUY, given a touch
     label_rates: np.ndarray  # (versions, 3, 3): of sell, hold, buy on the label, given the pattern's signal
     rise_rates: np.ndarray  # (versions, 3): chance that the next minute rises, given the pattern's signal
     height: np.ndarray  # (versions, patterns): target's distance as a share of the window's range
@@ -54,13 +68,13 @@ class Book(NamedTuple):
     baseline: int
 
 
-class Tiers(NamedTuple):
-    """What each tier gets, by its number."""
+class Extras(NamedTuple):
+    """What each plan gets, by its row."""
 
     horizons: np.ndarray
     direction: np.ndarray
     importance: np.ndarray
-    no_meta: np.ndarray  # 1: its ensemble model is not there and the vote stands in
+    stacked: np.ndarray  # 1: an ensemble model is to decide; else the vote is
 
 
 @kernel
@@ -168,6 +182,13 @@ def _direction(i, answer, book, output, importance):
 
 
 @kernel
+def tempered(chance, slope):
+    """The chance whose logit is `slope` times as large."""
+    up, down = chance**slope, (1.0 - chance) ** slope
+    return up / (up + down)
+
+
+@kernel
 def _opinion(i, role, answer, book, output, chances):
     """A member's sell, hold, buy chances on the 15-minute label, or on the next minute's sign (free tier)."""
     version = output.version[i, role]
@@ -178,7 +199,10 @@ def _opinion(i, role, answer, book, output, chances):
     if output.who[i, role] == NOBODY:
         return HOLD
     if role == PRICE:
-        rise = output.rise[i, 0] if near else output.rise[i, 2]
+        rise = output.rise[i, 0]
+        if not near:
+            chances[1] = 1.0 - book.touch[version]
+            rise = tempered(output.rise[i, 2], book.side[version])
         moves = 1.0 - chances[1]
         chances[0], chances[2] = (1.0 - rise) * moves, rise * moves
     elif role == DIRECTION:
@@ -237,16 +261,39 @@ def _vote(i, answer, book, output, chances, total):
 
 
 @kernel
+def _stack(i, answer, book, output):
+    """The ensemble model's decision in place of the vote's; where there is none, the vote is marked as standing in."""
+    if output.who[i, ENSEMBLE] != MODEL and output.who[i, ENSEMBLE] != SUBSTITUTE:
+        count = answer.contribution_count
+        answer.contribution_version[count] = answer.final_version
+        answer.contribution_signal[count] = answer.ensemble_signal
+        answer.contribution_confidence[count] = answer.ensemble_confidence
+        answer.contribution_fallback[count] = 1
+        answer.contribution_count = count + 1
+        return
+    sell, hold, buy = output.final[i, 0], output.final[i, 1], output.final[i, 2]
+    signal = BUY if buy > sell else SELL
+    if hold >= max(sell, buy):
+        signal = HOLD
+    answer.final_version = output.version[i, ENSEMBLE]
+    answer.model_count += 1
+    answer.ensemble_signal = signal
+    answer.ensemble_confidence = output.final[i, signal - 1]
+    answer.ensemble_score = buy - sell
+
+
+@kernel
 def _trend(answer, trend):
     answer.trend_signal = HOLD if trend == 0.0 else (BUY if trend > 0.0 else SELL)
     answer.trend_strength = min(abs(trend) / TREND_FULL, 1.0)
 
 
 @kernel
-def _status(i, tiers, tier, output):
-    roles = ROLES if tiers.direction[tier] != 0 else DIRECTION
-    status = DEGRADED if tiers.no_meta[tier] != 0 else OK
-    for role in range(roles):
+def _status(i, extras, plan, output):
+    status = OK
+    for role in range(ROLES + 1):
+        if (role == DIRECTION and extras.direction[plan] == 0) or (role == ENSEMBLE and extras.stacked[plan] == 0):
+            continue
         if output.who[i, role] == MASKED:
             return WARMING
         if output.who[i, role] >= SUBSTITUTE:
@@ -256,7 +303,7 @@ def _status(i, tiers, tier, output):
 
 @kernel
 def combine(requests, mask, first, count, verdicts, windows, answers, raw_answers, answer_mask, answer_first, taken_ns,
-            batch, output, book, tiers):  # fmt: skip
+            batch, output, book, extras):  # fmt: skip
     """Each slot's answer, in slot order, because a slot's intervals follow from predictions before it."""
     log_q, chances, total = np.zeros(HORIZONS), np.zeros(3), np.zeros(3)
     for i in range(count):
@@ -283,14 +330,16 @@ def combine(requests, mask, first, count, verdicts, windows, answers, raw_answer
             entry.predicted[:] = np.nan
             entry.half[:] = np.nan
         else:
-            tier = batch.tier[i]
+            plan = batch.plan[i]
             answer.flags = batch.flags[i]
-            answer.status = _status(i, tiers, tier, output)
-            _price(i, answer, entry, log_q, book, output, tiers.horizons[tier])
+            answer.status = _status(i, extras, plan, output)
+            _price(i, answer, entry, log_q, book, output, extras.horizons[plan])
             _patterns(i, answer, batch, book, output)
-            if tiers.direction[tier] != 0:
-                _direction(i, answer, book, output, tiers.importance[tier])
+            if extras.direction[plan] != 0:
+                _direction(i, answer, book, output, extras.importance[plan])
             _vote(i, answer, book, output, chances, total)
+            if extras.stacked[plan] != 0 and output.who[i, ENSEMBLE] != MASKED:
+                _stack(i, answer, book, output)
             _trend(answer, entry.trend)
         if not slot.outside:
             # An expired vector voids its minute's sample: what was predicted before it depends on when a worker died.

@@ -10,19 +10,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.inference.batch import DIRECTION, PATTERN, PRICE
+from engine.contract.names import Tier
+from engine.inference.batch import DIRECTION, ENSEMBLE, PATTERN, PRICE
 from engine.registry.manifest import version_order
 from engine.shared import Breaker
-from engine.tenancy.tiers import BASELINE, PLANS, Role, fallbacks
+from engine.tenancy.tiers import BASELINE, PLANS, VOTE, Role, fallbacks
 
-ROLE_COLUMNS = {Role.PRICE: PRICE, Role.PATTERN: PATTERN, Role.DIRECTION: DIRECTION}
+ROLE_COLUMNS = {Role.PRICE: PRICE, Role.PATTERN: PATTERN, Role.DIRECTION: DIRECTION, Role.ENSEMBLE: ENSEMBLE}
 
 
 class Group(NamedTuple):
     """The slots that want one model in one role."""
 
     role: int  # column of the output arrays
-    tiers: tuple[int, ...]
+    plans: tuple[int, ...]  # rows of the plan table
     wanted: int  # version row; -1: it is not in the store
     chain: tuple[int, ...]  # version rows in the order of trying, loaded or not
 
@@ -37,17 +38,25 @@ def rows_by_id(versions: np.ndarray) -> dict[str, list[int]]:
     return found
 
 
-def groups(versions: np.ndarray) -> list[Group]:
-    """One for each model that a tier wants, in the order price, pattern, direction."""
+def groups(versions: np.ndarray, plans: np.ndarray) -> list[Group]:
+    """One for each model that a plan wants, in the order price, pattern, direction, ensemble.
+
+    The vote wants no model. What stands in for a company's own model is shared by all.
+    """
     rows = rows_by_id(versions)
     out = []
     for role, column in ROLE_COLUMNS.items():
-        wanted = dict.fromkeys(name for plan in PLANS.values() if (name := plan.wanted(role)) is not None)
-        for model_id in wanted:
-            order = [model_id, *(each for each in fallbacks(role, model_id) if each != BASELINE)]
+        wanted: dict[str, list[int]] = {}
+        for n in np.flatnonzero(plans["taken"]):
+            own = int(plans["own"][n][role - 1])
+            shared = PLANS[Tier(int(plans["tier"][n]))].wanted(role)
+            model_id = bytes(versions["model_id"][own]).decode() if own >= 0 else shared
+            if shared is not None and model_id is not None and model_id != VOTE:
+                wanted.setdefault(model_id, []).append(int(n))
+        for model_id, who in wanted.items():
+            order = [model_id, *(each for each in fallbacks(role, model_id) if each not in (VOTE, BASELINE))]
             chain = tuple(row for each in order for row in rows.get(each, []))
-            tiers = tuple(int(plan.tier) for plan in PLANS.values() if plan.wanted(role) == model_id)
-            out.append(Group(column, tiers, rows[model_id][0] if model_id in rows else -1, chain))
+            out.append(Group(column, tuple(who), rows[model_id][0] if model_id in rows else -1, chain))
     return out
 
 

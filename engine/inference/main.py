@@ -16,7 +16,9 @@ from engine.shared import Phase
 
 def run(child: Child) -> int:
     settings, shared = child.settings, child.shared
-    predictor = Predictor(Path(settings.models.path), shared.versions, child.row, settings.engine.max_batch)
+    predictor = Predictor(
+        Path(settings.models.path), shared.versions, shared.plans, child.row, settings.engine.max_batch
+    )
     predictor.load()
     microbatch.warm(shared.requests[0].slots, shared.answers[0].slots)
     child.pulse(Phase.STANDBY)

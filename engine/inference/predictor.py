@@ -17,16 +17,18 @@ import numpy as np
 from engine.errors import ModelError
 from engine.inference import batch as arrays
 from engine.inference import constants
-from engine.inference.batch import EXPIRED, MASKED, MODEL, NOBODY, PREDICT, SUBSTITUTE, Batch, Output
+from engine.inference.batch import ENSEMBLE, EXPIRED, MASKED, MODEL, NOBODY, PREDICT, ROLES, SUBSTITUTE, Batch, Output
 from engine.inference.ensemble import combine
 from engine.inference.fallbacks import Breakers, Group, first_loaded, groups, rows_by_id
+from engine.inference.models.classifier import ClassifierModel
 from engine.inference.models.cnn import PatternModel
 from engine.inference.models.lstm import PriceModel
+from engine.inference.models.stacker import StackerModel
 from engine.inference.models.trees import DirectionModel
 from engine.inference.windows import enter
 from engine.registry.manifest import Kind, Manifest, read_manifest
 from engine.shared import Phase
-from engine.tenancy.tiers import BASELINE, VOTE
+from engine.tenancy.tiers import BASELINE, VOTE, Role
 from fastpath import layout
 
 log = logging.getLogger(__name__)
@@ -48,19 +50,23 @@ class Model(Protocol):
         """Whether what was answered is finite, and chances are chances."""
 
 
-KINDS: dict[Kind, type[Any]] = {Kind.LSTM: PriceModel, Kind.CNN: PatternModel, Kind.XGBOOST: DirectionModel}
+# Of ONNX graphs the role decides which tensors they have; only XGBoost's own files are read otherwise.
+ONNX_ROLES: dict[Role, type[Any]] = {
+    Role.PRICE: PriceModel, Role.PATTERN: PatternModel, Role.DIRECTION: ClassifierModel, Role.ENSEMBLE: StackerModel,
+}  # fmt: skip
 
 
 class Predictor:
     """`load` once, then `predict` for each microbatch.
 
-    store: folder of the models. versions: the shared version table. child: this process's row, shape
+    store: folder of the models. versions, plans: the shared tables. child: this process's row, shape
     (1,). max_batch: most slots of a microbatch.
     """
 
-    def __init__(self, store: Path, versions: np.ndarray, child: np.ndarray, max_batch: int) -> None:
+    def __init__(self, store: Path, versions: np.ndarray, plans: np.ndarray, child: np.ndarray, max_batch: int) -> None:
         self.store = store
         self.versions = versions
+        self.plans = plans
         self.child = child
         self.max_batch = max_batch
         self.models: dict[int, Model] = {}
@@ -80,9 +86,9 @@ class Predictor:
         for model_id, rows in self._rows.items():
             for row in rows if model_id not in (VOTE, BASELINE) else ():
                 self._open(row, model_id)
-        self._groups = groups(self.versions)
-        self._tiers, self._cross_asset = constants.tier_table({each.manifest.id: each for each in self.models.values()})
-        self._bounds = self._bounds_by_tier()
+        self._groups = groups(self.versions, self.plans)
+        self._extras, self._cross_asset = constants.plan_table(self.plans, self._groups)
+        self._bounds = self._bounds_by_plan()
         self._requests = self._answers = self._windows = np.empty(0)
         log.info("models opened in %.1f s", time.monotonic() - began)
         began = time.monotonic()
@@ -90,7 +96,7 @@ class Predictor:
         child, self.child = self.child, np.zeros_like(self.child)
         self._breakers = Breakers(np.zeros_like(self.versions), self.child)
         self._warm()
-        self._bounds = self._bounds_by_tier()  # a model may have been left out
+        self._bounds = self._bounds_by_plan()  # a model may have been left out
         self.child = child
         self._breakers = Breakers(self.versions, self.child)
         log.info("models and kernels run once in %.1f s", time.monotonic() - began)
@@ -107,13 +113,14 @@ class Predictor:
                     f"{self.versions['sha256'][row].decode()}, as when the engine started, "
                     f"found {manifest.sha256}; give a changed model a new version"
                 )
-            if manifest.kind not in KINDS:
+            if manifest.kind == Kind.XGBOOST and manifest.role != Role.DIRECTION:
                 raise ModelError(
-                    f"{manifest.folder / 'model.toml'}: kind: expected one of "
-                    f"{', '.join(each.name.lower() for each in KINDS)}, found ensemble"
+                    f"{manifest.folder / 'model.toml'}: role: expected direction, as trees have, "
+                    f"found {manifest.role.word!r}"
                 )
             constants.enter_version(self._book, row, manifest)
-            model: Model = KINDS[manifest.kind](manifest)
+            made = DirectionModel if manifest.kind == Kind.XGBOOST else ONNX_ROLES[manifest.role]
+            model: Model = made(manifest)
             model.open()
         except ModelError as error:
             log.error("model %s %s is left out, its fallback answers: %s", model_id, version, error)
@@ -121,13 +128,13 @@ class Predictor:
         self.models[row] = model
         log.info("model %s %s opened in %.2f s", model_id, version, time.monotonic() - began)
 
-    def _bounds_by_tier(self) -> np.ndarray:
+    def _bounds_by_plan(self) -> np.ndarray:
         bounds = constants.no_bounds()
         for group in self._groups:
             best = first_loaded(group.chain, self.models)
             if group.role == arrays.PRICE and best >= 0:
-                for tier in group.tiers:
-                    bounds[tier] = constants.bounds_of(self.models[best].manifest)
+                for plan in group.plans:
+                    bounds[plan] = constants.bounds_of(self.models[best].manifest)
         return bounds
 
     def _warm(self) -> None:
@@ -155,7 +162,7 @@ class Predictor:
         self._batch.depth[0] = layout.history_max
         for row, model in list(self.models.items()):
             try:
-                model.run([0], self._batch, self._output, np.ones(constants.TIERS, "u1"))
+                model.run([0], self._batch, self._output, np.ones(len(self.plans), "u1"))
                 sound = model.sound([0], self._output)
             except Exception:
                 log.exception("%s raised at its first run", model.manifest.name)
@@ -193,7 +200,7 @@ class Predictor:
         combine(
             slots, mask, first, count, verdicts, self._window_view,
             self._answer_view, self._answer_bytes, len(answers) - 1, answer_first, taken_ns,
-            self._batch, self._output, self._book, self._tiers,
+            self._batch, self._output, self._book, self._extras,
         )  # fmt: skip
 
     def _view(self, requests: np.ndarray, answers: np.ndarray, windows: np.ndarray) -> None:
@@ -207,15 +214,15 @@ class Predictor:
     def _run_models(self, count: int) -> None:
         batch, output = self._batch, self._output
         output.who[:count] = MASKED
-        by_tier: list[list[int]] = [[] for _ in range(constants.TIERS)]
-        for i, (predicts, tier) in enumerate(
-            zip(batch.predicts[:count].tolist(), batch.tier[:count].tolist(), strict=True)
+        by_plan: dict[int, list[int]] = {}
+        for i, (predicts, plan) in enumerate(
+            zip(batch.predicts[:count].tolist(), batch.plan[:count].tolist(), strict=True)
         ):
             if predicts:
-                by_tier[tier].append(i)
+                by_plan.setdefault(plan, []).append(i)
         ran = False
         for group in self._groups:
-            slots = [i for tier in group.tiers for i in by_tier[tier]]
+            slots = [i for plan in group.plans for i in by_plan.get(plan, ())]
             if slots:
                 self._answer(group, slots)
                 ran = True
@@ -229,6 +236,11 @@ class Predictor:
         needed = self.models[best].manifest.closed_minutes if best >= 0 else 0
         depth = batch.depth
         waiting = [i for i in slots if depth[i] >= needed]
+        if group.role == ENSEMBLE:  # an ensemble of nobody has nothing to say
+            heard = (output.who == MODEL) | (output.who == SUBSTITUTE)
+            silent = [i for i in waiting if not heard[i, :ROLES].any()]
+            output.version[silent, ENSEMBLE], output.who[silent, ENSEMBLE] = self._book.vote, NOBODY
+            waiting = [i for i in waiting if i not in silent]
         for row in group.chain:
             model = self.models.get(row)
             if model is None or not waiting:
@@ -253,7 +265,7 @@ class Predictor:
     def _runs(self, row: int, model: Model, slots: list[int]) -> bool:
         self._in_hand(row + 1, Phase.IN_MODEL)
         try:
-            model.run(slots, self._batch, self._output, self._tiers.importance)
+            model.run(slots, self._batch, self._output, self._extras.importance)
             sound = model.sound(slots, self._output)
             fault = "" if sound else "it gave numbers that are not finite, or chances outside of 0 to 1"
         except Exception as error:

@@ -18,6 +18,7 @@ from engine import limits
 from engine.inference import jit, microbatch
 from engine.inference.predictor import Predictor
 from engine.registry.manifest import fill_versions, read_store
+from engine.registry.plans import fill_plans
 from fastpath import layout
 
 ROOT = Path(__file__).parent.parent.parent
@@ -51,11 +52,14 @@ def main() -> int:
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     versions = np.zeros(limits.VERSIONS_MAX, layout.version_row_dtype)
     names = np.zeros(limits.FEATURE_NAMES_MAX, f"S{limits.FEATURE_NAME_BYTES}")
-    fill_versions(read_store(arguments.models), versions, names)
+    manifests = read_store(arguments.models)
+    plans = np.zeros(layout.plans_max, layout.plan_row_dtype)
+    fill_versions(manifests, versions, names)
+    fill_plans(manifests, plans)
     progress = Progress()
     with event.install_listener("numba:compile", progress):
         microbatch.warm(np.zeros(1, layout.request_slot_dtype), np.zeros(1, layout.answer_slot_dtype))
-        Predictor(arguments.models, versions, np.zeros(1, layout.child_row_dtype), 4).load()
+        Predictor(arguments.models, versions, plans, np.zeros(1, layout.child_row_dtype), 4).load()
     print(f"{progress.compiled} kernels compiled, {len(jit.kernels)} ready in {jit.FOLDER}", file=sys.stderr)
     return 0
 

@@ -158,7 +158,7 @@ def _unfamiliar(entries, step, depth, entry, bounds):
 def enter(requests, mask, first, count, verdicts, windows, cross_asset, bounds, batch):
     """Each slot in its turn: into its window, then its inputs out of it.
 
-    `cross_asset` and `bounds` are by tier: whether correlations reach the models, and the range of
+    `cross_asset` and `bounds` are by plan: whether correlations reach the models, and the range of
     each feature and of the volatility in training.
     """
     nothing = np.full(6, np.nan)
@@ -166,7 +166,7 @@ def enter(requests, mask, first, count, verdicts, windows, cross_asset, bounds, 
         slot = requests[(first + i) & mask]
         batch.predicts[i] = 0
         batch.opened[i] = 0
-        batch.tier[i] = min(slot.tier, 3)
+        batch.plan[i] = slot.plan if slot.plan != 0 else min(slot.tier, 3)
         batch.flags[i] = slot.flags
         if verdicts[i] == PASS:
             continue
@@ -193,6 +193,6 @@ def enter(requests, mask, first, count, verdicts, windows, cross_asset, bounds, 
             continue
         batch.predicts[i] = 1
         _gather(entries, step, depth, i, batch)
-        _gather_columns(slot, cross_asset[batch.tier[i]], i, batch)
-        if _unfamiliar(entries, step, depth, entry, bounds[batch.tier[i]]):
+        _gather_columns(slot, cross_asset[batch.plan[i]], i, batch)
+        if _unfamiliar(entries, step, depth, entry, bounds[batch.plan[i]]):
             batch.flags[i] = slot.flags | np.uint32(UNFAMILIAR)

@@ -25,6 +25,7 @@ from engine.ingress.tables import Tables
 from engine.ingress.values import decode_batch
 from engine.settings import Settings
 from engine.shared import INGRESS, Count, Shared, Stage, Verdict
+from engine.tenancy.plans import plan_of, read_plans
 from fastpath import arbiter, layout
 from fastpath.arbiter import Arrival
 
@@ -58,6 +59,7 @@ class Sequencer:
         self.report = report
         self.tables = Tables(shared, settings.limits)
         self.steps = Steps(self.tables, settings)
+        self.plans = read_plans(shared.plans)
         self.next_position = 1
         self.tail_position = 1  # of the oldest input that is not done
         self.unreleased_max = limits.UNRELEASED_BATCHES * settings.engine.max_batch
@@ -193,6 +195,7 @@ class Sequencer:
             "worker": worker,
             "kind": message.kind,
             "tier": message.tier,
+            "plan": plan_of(self.plans, envelope.company_id, envelope.user_id, message.tier),
             "late": arrival in LATE,
             "bus": message.bus,
             "expired": message.kind == Kind.VECTOR and age_ns > engine.max_message_age_ms * 1_000_000,

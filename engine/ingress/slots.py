@@ -47,6 +47,7 @@ def fill_slots(
         "count": count,
         "kind": kind,
         "tier": record["tier"],
+        "plan": record["plan"],
         "late": record["late"],
         "expired": record["expired"],
     }

@@ -19,12 +19,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from engine import limits
-from engine.contract.names import is_model_id
+from engine.contract.names import is_model_id, is_name, is_user
 from engine.errors import ModelError
-from engine.tenancy.tiers import BASELINE, VOTE, Role
+from engine.tenancy.tiers import BASELINE, BY_SIZE, VOTE, Role
 
 MANIFEST_BYTES_MAX = 256 << 10
 ARTEFACT_BYTES_MAX = 64 << 20
+GOLDEN_BYTES_MAX = 1 << 20
 CLOSED_MINUTES_MAX = 240
 NUMBERS_MAX = 4096  # of one list in a manifest
 BUILT_IN_VERSION = "1.0"
@@ -38,9 +39,13 @@ class Kind(IntEnum):
     CNN = 2
     XGBOOST = 3
     ENSEMBLE = 4
+    OTHER = 5  # whatever else can be written as an ONNX graph
 
 
-SUFFIXES = {Kind.LSTM: (".onnx",), Kind.CNN: (".onnx",), Kind.XGBOOST: (".ubj", ".json"), Kind.ENSEMBLE: (".onnx",)}
+ONNX = (".onnx",)
+SUFFIXES = {
+    Kind.LSTM: ONNX, Kind.CNN: ONNX, Kind.XGBOOST: (".ubj", ".json"), Kind.ENSEMBLE: ONNX, Kind.OTHER: ONNX,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,10 @@ class Manifest:
     range: Mapping[str, tuple[float, ...]]  # of what training saw
     training: Mapping[str, Any]
     quality: Mapping[str, Any]
+    company: str = ""  # whose own it is; empty: shared
+    user: str = ""  # of that company; empty: all of them
+    golden: str = ""  # file of golden rows within the folder; empty: none
+    golden_sha256: str = ""
 
     @property
     def path(self) -> Path:
@@ -119,6 +128,13 @@ def read_store(path: Path) -> list[Manifest]:
         raise ModelError(
             f"{path}: expected at least one model, found none; set `models.path` or restore the bundled `models`"
         )
+    for each in manifests:
+        first = next(other for other in manifests if other.id == each.id)
+        if (each.company, each.user) != (first.company, first.user):
+            raise ModelError(
+                f"{each.folder / 'model.toml'}: company, user: expected {(first.company, first.user)!r}, as in version "
+                f"{first.version}, found {(each.company, each.user)!r}; a model has one owner, give this one another id"
+            )
     return sorted(manifests, key=lambda each: (each.id, version_order(each.version)))
 
 
@@ -146,6 +162,10 @@ def read_manifest(folder: Path) -> Manifest:
         range=_numbers(file, table, "range") if "range" in table else {},
         training=_table(file, table, "training"),
         quality=_table(file, table, "quality"),
+        company=_text(file, table, "company") if "company" in table else "",
+        user=_text(file, table, "user") if "user" in table else "",
+        golden=_text(file, _table(file, table, "golden"), "file") if "golden" in table else "",
+        golden_sha256=_text(file, _table(file, table, "golden"), "sha256") if "golden" in table else "",
     )
     _check(file, manifest)
     return manifest
@@ -167,11 +187,25 @@ def _check(file: Path, manifest: Manifest) -> None:
         refuse(
             "artefact.file", f"a file name in the same folder that ends with {' or '.join(suffixes)}", manifest.artefact
         )
-    if len(manifest.sha256) != 64 or set(manifest.sha256) - set("0123456789abcdef"):
+    if not _is_digest(manifest.sha256):
         refuse("artefact.sha256", "64 digits of lower-case hex", manifest.sha256)
+    if manifest.golden and (Path(manifest.golden).name != manifest.golden or not manifest.golden.endswith(".json")):
+        refuse("golden.file", "a file name in the same folder that ends with .json", manifest.golden)
+    if manifest.golden and not _is_digest(manifest.golden_sha256):
+        refuse("golden.sha256", "64 digits of lower-case hex", manifest.golden_sha256)
+    if manifest.company and not is_name(manifest.company):
+        refuse("company", "1 to 64 of A-Z a-z 0-9 _ -", manifest.company)
+    if manifest.user and not (manifest.company and is_user(manifest.user)):
+        refuse("user", "1 to 128 printable characters, beside `company`", manifest.user)
+    if manifest.company and any(manifest.id in shared for shared in BY_SIZE.values()):
+        refuse("id", "a name that no shared model has, since this one is a company's own", manifest.id)
     for name in manifest.features:
         if not name or not name.isprintable() or len(name.encode()) > limits.FEATURE_NAME_BYTES:
             refuse("features", f"printable names of at most {limits.FEATURE_NAME_BYTES} bytes", name)
+
+
+def _is_digest(text: str) -> bool:
+    return len(text) == 64 and not set(text) - set("0123456789abcdef")
 
 
 def _get(file: Path, table: Mapping[str, Any], key: str, expected: str) -> Any:
@@ -259,12 +293,21 @@ def read_bytes(file: Path, bytes_max: int) -> bytes:
 
 def read_artefact(manifest: Manifest) -> bytes:
     """The artefact's bytes, if they are those that the manifest speaks of."""
-    data = read_bytes(manifest.path, ARTEFACT_BYTES_MAX)
+    return _read_known(manifest, manifest.path, ARTEFACT_BYTES_MAX, "artefact", manifest.sha256)
+
+
+def read_golden(manifest: Manifest) -> bytes:
+    """The same of its golden rows; only where it has some."""
+    return _read_known(manifest, manifest.folder / manifest.golden, GOLDEN_BYTES_MAX, "golden", manifest.golden_sha256)
+
+
+def _read_known(manifest: Manifest, path: Path, bytes_max: int, key: str, sha256: str) -> bytes:
+    data = read_bytes(path, bytes_max)
     found = hashlib.sha256(data).hexdigest()
-    if found != manifest.sha256:
+    if found != sha256:
         raise ModelError(
-            f"{manifest.path}: expected sha256 {manifest.sha256}, found {found}; "
-            f"restore the file or correct `artefact.sha256` in {manifest.folder / 'model.toml'}"
+            f"{path}: expected sha256 {sha256}, found {found}; "
+            f"restore the file or correct `{key}.sha256` in {manifest.folder / 'model.toml'}"
         )
     return data
 
@@ -290,7 +333,7 @@ def fill_versions(manifests: Sequence[Manifest], versions: np.ndarray, names: np
             )
         names[first : first + count] = [each.encode() for each in manifest.features]
         row["taken"], row["kind"], row["role"] = 1, manifest.kind, manifest.role
-        row["feature_first"], row["feature_count"] = first, count
+        row["feature_first"], row["feature_count"], row["own"] = first, count, manifest.company != ""
         row["model_id"], row["version"], row["sha256"] = (
             manifest.id.encode(),
             manifest.version.encode(),

@@ -23,6 +23,7 @@ import orjson
 from engine import limits
 from engine.errors import ArenaError
 from engine.registry.manifest import Manifest, fill_versions
+from engine.registry.plans import fill_plans
 from engine.settings import Settings, digest
 from engine.shared import BELLS, Engine, Life, Shared, regions, ring_bell
 from engine.supervision.breakers import Breakers
@@ -79,6 +80,7 @@ class Supervisor:
         self.shared = Shared(self.arena, settings, self.workers, self.bell_fds)
         self.board = self.shared.supervisor[0]
         fill_versions(self.manifests, self.shared.versions, self.shared.feature_names)
+        fill_plans(self.manifests, self.shared.plans)
         self.breakers = Breakers(self.shared.versions, self.shared.children, self.log)
         self.board["epoch"], self.board["started_ns"] = time.time_ns(), time.monotonic_ns()
         self.board["shards"] = [shard % self.workers for shard in range(limits.SHARDS)]

@@ -10,6 +10,7 @@ from engine import limits
 from engine.inference.microbatch import cut
 from engine.inference.predictor import Predictor
 from engine.registry.manifest import fill_versions, read_store
+from engine.registry.plans import fill_plans
 from fastpath import layout
 
 STORE = Path(__file__).parents[2] / "models"
@@ -20,10 +21,13 @@ Answer = Callable[..., np.ndarray]
 def make_predictor(store: Path) -> Predictor:
     versions = np.zeros(limits.VERSIONS_MAX, layout.version_row_dtype)
     names = np.zeros(limits.FEATURE_NAMES_MAX, f"S{limits.FEATURE_NAME_BYTES}")
-    fill_versions(read_store(store), versions, names)
+    plans = np.zeros(layout.plans_max, layout.plan_row_dtype)
+    manifests = read_store(store)
+    fill_versions(manifests, versions, names)
+    fill_plans(manifests, plans)
     child = np.zeros(1, layout.child_row_dtype)
     child["seat"] = 1
-    predictor = Predictor(store, versions, child, MAX_BATCH)
+    predictor = Predictor(store, versions, plans, child, MAX_BATCH)
     predictor.load()
     return predictor
 

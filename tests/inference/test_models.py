@@ -40,7 +40,7 @@ def trees():
 def run_trees(model, columns):
     """Margins' chances and SHAP values of the likeliest class, row by row."""
     batch, output = new_batch(1), new_output(1)
-    batch.tier[0] = 3
+    batch.plan[0] = 3
     chances, shap = [], []
     for row in columns:
         batch.columns[0] = row
@@ -298,7 +298,7 @@ def test_loading_leaves_the_workers_row_and_the_breakers_alone(loaded):
     versions = loaded.versions.copy()
     versions["breaker"] = Breaker.OPEN
     before = child.tobytes(), versions.tobytes()
-    predictor = Predictor(STORE, versions, child, MAX_BATCH)
+    predictor = Predictor(STORE, versions, loaded.plans, child, MAX_BATCH)
     predictor.load()
     assert len(predictor.models) == 3
     assert (child.tobytes(), versions.tobytes()) == before

@@ -55,7 +55,8 @@ def test_each_tier_has_its_horizons_members_and_extras(predictor):
     assert [each["has_direction"] for each in (free, pro, enterprise)] == [0, 1, 1]
     assert [each["shap_count"] for each in (free, pro, enterprise)] == [0, 21, 21]
     assert ids(predictor, free) == ["basic_lstm", "simple_pattern"]
-    assert ids(predictor, pro) == ids(predictor, enterprise) == ["basic_lstm", "simple_pattern", "xgboost_direction"]
+    assert ids(predictor, pro) == ["basic_lstm", "simple_pattern", "xgboost_direction"]
+    assert ids(predictor, enterprise) == [*ids(predictor, pro), "vote"]
     assert [each["model_count"] for each in (free, pro, enterprise)] == [2, 3, 3]
     assert {predictor.versions["model_id"][each["final_version"]] for each in (free, pro, enterprise)} == {b"vote"}
 
@@ -253,7 +254,7 @@ def test_with_no_model_at_all_every_vector_is_still_answered(predictor):
     predictor.models.clear()
     last = minutes(predictor, Tier.ENTERPRISE)[-1]
     assert last["status"] == Status.DEGRADED
-    assert ids(predictor, last) == ["baseline"] * 3
+    assert ids(predictor, last) == ["baseline"] * 4
     assert (last["model_count"], last["ensemble_signal"], last["horizon_count"]) == (0, Signal.HOLD, 4)
     assert predictor.versions["model_id"][last["final_version"]] == b"baseline"
 
@@ -303,7 +304,7 @@ def test_one_slot_that_a_model_fails_on_spoils_no_other(predictor):
     whole = predictor.models[row]
 
     def spoil(slots, output):
-        whole.run(slots, predictor._batch, output, predictor._tiers.importance)
+        whole.run(slots, predictor._batch, output, predictor._extras.importance)
         if 3 in slots:
             output.rise[3, 0] = np.nan
 

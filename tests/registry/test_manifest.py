@@ -99,7 +99,7 @@ def test_versions_are_ordered_as_numbers(folder):
         (
             'kind = "lstm"',
             'kind = "gpt"',
-            "kind: expected one of lstm, cnn, xgboost, ensemble, found 'gpt'; correct the manifest",
+            "kind: expected one of lstm, cnn, xgboost, ensemble, other, found 'gpt'; correct the manifest",
         ),
         (
             'role = "price"',

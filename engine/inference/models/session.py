@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at the import: nothing of ours is told to anybody
-import onnxruntime  # noqa: E402
+import onnxruntime
 
 from engine.errors import ModelError
 from engine.inference.models.onnx_bytes import check_onnx
@@ -46,7 +46,8 @@ class Session:
         for each in (*self._session.get_inputs(), *self._session.get_outputs()):
             self._check(each)
         found = {each.name for each in (*self._session.get_inputs(), *self._session.get_outputs())}
-        if found != set(self._shapes):
+        unneeded = {each.name for each in self._session.get_outputs()} - set(self.out)  # such as a classifier's label
+        if found - unneeded != set(self._shapes):
             raise ModelError(
                 f"{path}: expected the tensors {sorted(self._shapes)}, found {sorted(found)}; export with these names"
             )
@@ -54,7 +55,15 @@ class Session:
 
     def _check(self, each: onnxruntime.NodeArg) -> None:
         shape = self._shapes.get(each.name)
-        if shape is not None and (each.type != "tensor(float)" or tuple(each.shape) != shape):
+        if shape is None:
+            return
+        # Exporters leave the number of rows open; it is always one here.
+        rows, *others = each.shape or (0,)
+        if (
+            each.type != "tensor(float)"
+            or tuple(others) != shape[1:]
+            or not (rows == 1 or isinstance(rows, str | None))
+        ):
             raise ModelError(
                 f"{self.manifest.path}: {each.name}: expected tensor(float) of shape {shape}, "
                 f"found {each.type} of {tuple(each.shape)}; export it so"

@@ -133,7 +133,7 @@ class DirectionModel:
         for i in slots:
             row, chance = self._row, output.direction[i]
             decide(self.trees, batch.columns[i], self._columns, self._slope, self._bias, row, self._margin, chance)
-            if importance[batch.tier[i]]:
+            if importance[batch.plan[i]]:
                 primary = int(chance.argmax())
                 explain(self.leaves[primary].arrays, row, self.trees.base[primary], self._scratch, output.shap[i])
 
