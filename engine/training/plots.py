@@ -18,6 +18,7 @@ from engine.training.svg import (
     TOP,
     WIDTH,
     Frame,
+    Numbers,
     Scale,
     Words,
     axes,
@@ -32,7 +33,6 @@ from engine.training.svg import (
     ticks,
 )
 
-Numbers = Sequence[float]
 NAME_HEIGHT = 15.0  # px between two names at the lines' ends
 
 

@@ -1,13 +1,15 @@
 """`python -m engine.training.shock`: what intervals cover after the volatility has tripled.
 
 Owns the experiment; a tool for people, its small version a test. Reads simulated markets alone, writes a
-table on standard output. What must stay true: multipliers are moved by the engine's own kernels over a
-window of the engine's own layout; outcomes are counted from the shock on, and what is averaged begins
-late enough for the volatility estimate to have seen it.
+table on standard output and, where asked, a plot. What must stay true: multipliers are moved by the
+engine's own kernels over a window of the engine's own layout; outcomes are counted from the shock on, and
+what is averaged begins late enough for the volatility estimate to have seen it.
 
 Beside the engine's intervals (volatility estimate times a multiplier that follows its own misses) stand
-the same ones with their multiplier kept, and intervals whose width is kept altogether. Gibbs and Candes,
-Adaptive conformal inference under distribution shift, NeurIPS 2021, is the rule's source.
+the same ones with their multiplier kept, and intervals whose width is kept altogether. The first two take
+the shock in through the estimate; what a kept multiplier never mends is that it was fitted on another
+market, which is why its coverage before the shock is printed too. The rule's source: Gibbs and Candes,
+Adaptive conformal inference under distribution shift, NeurIPS 2021.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numba
@@ -27,7 +30,9 @@ from engine.inference.batch import entry_dtype
 from engine.inference.ensemble import BASE_Q, ROOTS
 from engine.inference.features import MASK, sigma_of
 from engine.inference.intervals import begin_offsets
+from engine.training.plots import Line, Mark, line_chart
 from engine.training.simulate import FIRST_MINUTE, MARKETS, Law, draw
+from engine.training.svg import Words
 from fastpath import layout
 
 SEED = 20260204
@@ -37,6 +42,8 @@ SHOCK = 3.0
 BEGIN = 500  # outcomes after the shock that are passed over
 END = 1500  # times the horizon: the last outcome that counts
 KINDS = ("moving", "kept multiplier", "kept width")
+COURSE = 1500  # outcomes after the shock that the plot shows ...
+BIN = 25  # ... each point so many of them
 HISTORY = layout.history_max
 
 
@@ -48,6 +55,15 @@ class Followed(NamedTuple):
     half: np.ndarray  # (n, horizons) half widths, in price
 
 
+class Single(NamedTuple):
+    """One market."""
+
+    shares: np.ndarray  # (horizons, kinds) of outcomes inside
+    before: np.ndarray  # (horizons, kinds) of the last outcomes before the shock
+    course: np.ndarray  # (horizons, kinds, bins) of those after it
+    width: np.ndarray  # (horizons,) median half widths of the moving ones
+
+
 class Covered(NamedTuple):
     """One horizon, over all simulations."""
 
@@ -55,6 +71,8 @@ class Covered(NamedTuple):
     begin: int  # outcomes after the shock, from this one ...
     end: int  # ... up to but not this one
     shares: np.ndarray  # (simulations, kinds)
+    before: float  # mean share of the ones with a kept multiplier before the shock
+    course: np.ndarray  # (kinds, bins) means from the shock on
     width: float  # of the moving intervals, over that of ones which know the true volatility: medians
 
     def means(self) -> dict[str, float]:
@@ -102,25 +120,34 @@ def follow(mids: np.ndarray, q: np.ndarray, predicted: np.ndarray | None = None)
     return out
 
 
-def shares(
-    mids: np.ndarray, said: Followed, q: np.ndarray, calm: int, begin: int, end: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """(horizons, kinds) of outcomes inside, and (horizons,) of median half widths.
+def inside(mids: np.ndarray, said: Followed, q: np.ndarray, calm: int, k: int, then: np.ndarray) -> np.ndarray:
+    """(kinds, n): which of these minutes' closes lie in the intervals that were said a horizon before.
 
-    An outcome is a minute's close; the interval for it was said `h` minutes before. The kept width is that of the
-    true volatility's estimate at the shock.
+    The kept width is that of the volatility's estimate at the shock.
     """
-    covered, width = np.empty((len(q), len(KINDS))), np.empty(len(q))
+    said_at = then - HORIZON_MINUTES[k]
+    unit = ROOTS[k] * 1e-4 * mids[said_at]
+    halves = (said.half[said_at, k], q[k] * said.sigma[said_at] * unit, q[k] * said.sigma[calm - 1] * unit)
+    return np.abs(mids[then] - mids[said_at]) <= np.stack(halves)
+
+
+def judge(mids: np.ndarray, said: Followed, q: np.ndarray, calm: int, begin: int, end: int) -> Single:
+    """One market's shares. An outcome is a minute's close; those from `begin` to `end` times the horizon count."""
+    horizons, kinds = len(q), len(KINDS)
+    out = Single(
+        np.empty((horizons, kinds)),
+        np.empty((horizons, kinds)),
+        np.empty((horizons, kinds, COURSE // BIN)),
+        np.empty(horizons),
+    )
     for k, horizon in enumerate(HORIZON_MINUTES):
-        then = np.arange(calm + begin, calm + end * horizon)
-        said_at = then - horizon
-        distance = np.abs(mids[then] - mids[said_at])
-        unit = ROOTS[k] * 1e-4 * mids[said_at]
-        moving = said.half[said_at, k]
-        halves = (moving, q[k] * said.sigma[said_at] * unit, q[k] * said.sigma[calm - 1] * unit)
-        covered[k] = [(distance <= half).mean() for half in halves]
-        width[k] = np.median(moving)
-    return covered, width
+        counted = np.arange(calm + begin, calm + end * horizon)
+        out.shares[k] = inside(mids, said, q, calm, k, counted).mean(axis=1)
+        out.before[k] = inside(mids, said, q, calm, k, np.arange(begin, calm)).mean(axis=1)
+        course = inside(mids, said, q, calm, k, np.arange(calm, calm + COURSE))
+        out.course[k] = course.reshape(kinds, -1, BIN).mean(axis=2)
+        out.width[k] = np.median(said.half[counted - horizon, k])
+    return out
 
 
 def simulate(
@@ -132,36 +159,58 @@ def simulate(
     calm: int = CALM_MINUTES,
     begin: int = BEGIN,
     end: int = END,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """One pair of `shares` after the other, each from a market of its own."""
+) -> Iterator[Single]:
+    """One after the other, each from a market of its own."""
     shocked = law._replace(shock=SHOCK, shock_minute=calm, missing=0.0)
     minutes = calm + end * max(HORIZON_MINUTES)
     for n in range(simulations):
         mids = draw(shocked, minutes, seed + n).mid
-        yield shares(mids, follow(mids, q), q, calm, begin, end)
+        yield judge(mids, follow(mids, q), q, calm, begin, end)
 
 
-def summary(found: list[tuple[np.ndarray, np.ndarray]], law: Law, begin: int = BEGIN, end: int = END) -> list[Covered]:
+def summary(found: list[Single], law: Law, begin: int = BEGIN, end: int = END) -> list[Covered]:
     """By horizon. A knowing interval is the normal one of the steps' true long-run volatility after the shock."""
-    covered = np.array([each for each, _ in found])
-    width = np.median([each for _, each in found], axis=0)
+    covered, before, course, width = (np.array(each) for each in zip(*found, strict=True))
     knowing = 1.6449 * SHOCK * law.volatility * ROOTS * 1e-4 * law.price
+    kept = KINDS.index("kept multiplier")
     return [
-        Covered(horizon, begin, end * horizon, covered[:, k], float(width[k] / knowing[k]))
+        Covered(
+            horizon,
+            begin,
+            end * horizon,
+            covered[:, k],
+            float(before[:, k, kept].mean()),
+            course[:, k].mean(axis=0),
+            float(np.median(width[:, k]) / knowing[k]),
+        )
         for k, horizon in enumerate(HORIZON_MINUTES)
     ]
 
 
 def table(rows: list[Covered]) -> str:
     """For people; shares with the standard error of their mean over simulations."""
-    head = f"{'horizon':>8}  {'outcomes':>15}" + "".join(f"  {name:>17}" for name in KINDS) + f"  {'width':>6}"
+    head = f"{'horizon':>8}  {'outcomes':>15}" + "".join(f"  {name:>17}" for name in KINDS)
+    head += f"  {'(before)':>8}  {'width':>6}"
     lines = [head, "-" * len(head)]
     for row in rows:
         means, errors = row.means(), row.errors()
         cells = "".join(f"  {f'{means[name]:.4f} ± {errors[name]:.4f}':>17}" for name in KINDS)
         span = f"{row.begin} to {row.end:,}"
-        lines.append(f"{row.horizon:>4} min  {span:>15}{cells}  {row.width:>6.3f}")
+        lines.append(f"{row.horizon:>4} min  {span:>15}{cells}  {row.before:>8.4f}  {row.width:>6.3f}")
+    lines.append("before: a kept multiplier's share before the shock")
+    lines.append("width: median of the moving ones over that of an interval which knows the new volatility")
     return "\n".join(lines)
+
+
+def picture(rows: list[Covered], about: str) -> str:
+    """Coverage from the shock on, as SVG: moving multipliers by horizon, and kept ones of 15 minutes."""
+    middle = (np.arange(COURSE // BIN) + 0.5) * BIN
+    lines = [Line(f"moving, {row.horizon} min", middle, row.course[0]) for row in rows]
+    lines.append(Line("kept, 15 min", middle, rows[2].course[1]))
+    words = Words(
+        f"Coverage of 90 % intervals after volatility × {SHOCK:g}", "outcomes after the shock", "share inside", about
+    )
+    return line_chart(words, lines, marks=[Mark(0.9, "")])
 
 
 def main() -> int:
@@ -173,6 +222,7 @@ def main() -> int:
         "--q", type=float, nargs=len(HORIZON_MINUTES), default=[BASE_Q] * len(HORIZON_MINUTES),
         help=f"multipliers to begin with, for {', '.join(map(str, HORIZON_MINUTES))} minutes ({BASE_Q} each)",
     )  # fmt: skip
+    parser.add_argument("--plot", type=Path, help="file for a picture of the coverage from the shock on (SVG)")
     parser.add_argument("--json", action="store_true", help="for programs")
     arguments = parser.parse_args()
     if arguments.simulations < 2:
@@ -181,16 +231,15 @@ def main() -> int:
     each = simulate(law, q, arguments.simulations, arguments.seed)
     console = Console(stderr=True)
     rows = summary(list(track(each, "markets", total=arguments.simulations, console=console)), law)
+    about = f"{arguments.market}, {arguments.simulations} simulations, seed {arguments.seed}"
+    if arguments.plot:
+        arguments.plot.write_text(picture(rows, about))
     if arguments.json:
-        keys = ("horizon", "begin", "end", "width")
+        keys = ("horizon", "begin", "end", "before", "width")
         print(json.dumps([{**{key: getattr(row, key) for key in keys}, **row.means()} for row in rows]))
         return 0
-    print(
-        f"Share of outcomes inside 90 % intervals after volatility x {SHOCK:g}: {arguments.market}, "
-        f"{arguments.simulations} simulations, seed {arguments.seed}"
-    )
+    print(f"Share of outcomes inside 90 % intervals after volatility x {SHOCK:g}: {about}")
     print(table(rows))
-    print("width: median of the moving ones over that of an interval which knows the new volatility")
     return 0
 
 

@@ -13,6 +13,10 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
+Numbers = Sequence[float] | np.ndarray
+
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 64, 24, 84, 52  # margins of the plotting area
 LETTER = 6.6  # width of a letter of 12 px, about
@@ -130,7 +134,7 @@ def frame(x: tuple[float, float], y: tuple[float, float], *, right: float = RIGH
     return Frame(Scale(*x, LEFT, WIDTH - right, log_x), Scale(*y, HEIGHT - BOTTOM, TOP))
 
 
-def axes(inside: Frame, words: Words, x_ticks: Sequence[float] | None) -> list[str]:
+def axes(inside: Frame, words: Words, x_ticks: Numbers | None) -> list[str]:
     """Horizontal lines at nice numbers, the ground line, and what both axes count."""
     x, y = inside
     out = []
