@@ -185,5 +185,10 @@ class EngineProcess:
 
     def __exit__(self, *_: object) -> None:
         assert self.handle is not None
-        if self.handle.poll() is None:
+        if self.handle.poll() is not None:
+            return
+        try:
             self.stop()
+        except subprocess.TimeoutExpired:  # a test failed while this engine could not drain
+            self.handle.kill()
+            self.handle.wait()
