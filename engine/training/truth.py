@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from engine.training.data import LABEL_MINUTES, labels
 from engine.training.simulate import Law, Market, draw_jumps, quote, scale_at, walked
 
 DRAWS = 1 << 15  # paths for each variance; each also counts with its sign turned
@@ -155,3 +156,19 @@ def futures(market: Market, at: np.ndarray, minutes: int, paths: int, seed: int)
         bid, spread = quote(law, rng, np.exp(market.log_price[row] + 1e-4 * np.cumsum(moves, axis=0)))
         out[n] = ((bid + spread / 2.0) * law.tick).T
     return out
+
+
+def touches(market: Market, at: np.ndarray, sigma: np.ndarray, paths: int, seed: int) -> np.ndarray:
+    """(rows, 3) chances of the direction's label: sell, hold, buy, from drawn futures.
+
+    sigma: (rows,) bp, the volatility estimate that sets each row's barriers, as a forecaster had it. Minutes without
+    a quote touch nothing.
+    """
+    mid = np.repeat(market.mid[at], paths)
+    ahead = futures(market, at, LABEL_MINUTES, paths, seed).reshape(len(mid), LABEL_MINUTES)
+    quoted = np.random.default_rng(seed + 1).random(ahead.shape) >= market.law.missing
+    before = mid
+    for minute in range(LABEL_MINUTES):
+        before = ahead[:, minute] = np.where(quoted[:, minute], ahead[:, minute], before)
+    label = labels(mid, np.repeat(sigma, paths), ahead).reshape(len(at), paths)
+    return np.stack([(label == each).mean(axis=1) for each in range(3)], axis=1)

@@ -7,10 +7,12 @@ import pytest
 from scipy.stats import norm
 
 from engine.training.bootstrap import difference
+from engine.training.data import futures as quoted_futures
+from engine.training.data import labels
 from engine.training.reliability import calibration
-from engine.training.scores import brier, coverage
+from engine.training.scores import brier, climatology, coverage
 from engine.training.simulate import COARSE, FINE, Market, draw, random_walk
-from engine.training.truth import futures, truth
+from engine.training.truth import futures, touches, truth
 
 LAWS = {"fine": FINE, "coarse": COARSE, "coarse with momentum": COARSE._replace(momentum=0.2)}
 MINUTES = 12_000
@@ -95,3 +97,17 @@ def test_nobody_knows_of_a_shock_before_it_comes():
     assert np.isnan(told.quantiles).any(axis=1).tolist() == unknown.tolist()
     width = np.log(told.quantiles[:, 2] / told.quantiles[:, 0])
     assert width[150] / width[50] == pytest.approx(3.0, rel=0.01)
+
+
+def test_touches_are_as_likely_as_labels_of_the_loader_say():
+    """Mean chances over many rows against the labels that the loader gives the same rows; the sides are mirrored."""
+    market = draw(COARSE, MINUTES, 20260304)
+    rows = np.flatnonzero(market.quoted)[:-100]
+    sigma = np.full(len(rows), COARSE.volatility)
+    came = labels(market.mid[rows], sigma, quoted_futures(market.bars())[0][:-100])
+    shares = climatology(came[came >= 0], 1)[0]
+    told = touches(market, rows[::60], sigma[::60], 400, 7)
+    np.testing.assert_allclose(told.sum(axis=1), 1.0)
+    np.testing.assert_allclose(told.mean(axis=0), shares, atol=0.03)
+    calm, wild = np.argsort(market.variance[rows[::60]])[[0, -1]]
+    assert told[calm, 1] > told[wild, 1] + 0.2
