@@ -5,8 +5,10 @@ import re
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 SEED = 20260301
+untimed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no counterexample
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from engine.training import svg
 from engine.training.plots import Heights, Line, Mark, Points, bar_chart, diagonal_chart, line_chart, spread_out
 from engine.training.svg import Words
+from tests.training.conftest import untimed
 
 NAME = "{http://www.w3.org/2000/svg}"
 WORDS = Words("Coverage", "minutes", "share", "simulated")
@@ -130,6 +131,7 @@ def test_words_are_escaped():
     assert '"quoted" <script>' in [each.text for each in root.iter(NAME + "text")]
 
 
+@untimed
 @given(st.lists(st.floats(0, 300), min_size=1, max_size=12))
 def test_names_keep_their_order_and_their_distance(wanted):
     placed = spread_out(wanted, 15.0, 0.0, 300.0)
@@ -140,6 +142,7 @@ def test_names_keep_their_order_and_their_distance(wanted):
     assert ordered[-1] <= 300.0 + 1e-9
 
 
+@untimed
 @given(st.floats(-1e6, 1e6), st.floats(1e-5, 1e6))
 def test_ticks_are_few_and_within_their_limits(low, span):
     found = svg.ticks(low, low + span)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from engine.training import splits
 from engine.training.splits import Part
-from tests.training.conftest import exactly
+from tests.training.conftest import exactly, untimed
 
 SHARES = {"train": 0.6, "calibration": 0.18, "test": 0.22}
 
@@ -26,6 +26,7 @@ def files(draw):
     return every
 
 
+@untimed
 @given(files(), st.integers(1, 60), st.integers(60, 600))
 def test_no_label_uses_a_minute_of_another_part(minutes, reach, embargo):
     minute = np.concatenate(minutes)
@@ -37,6 +38,7 @@ def test_no_label_uses_a_minute_of_another_part(minutes, reach, embargo):
                 assert first.max() + reach < second.min() - embargo
 
 
+@untimed
 @given(files(), st.integers(1, 60))
 def test_files_of_one_time_are_cut_at_the_same_instants(minutes, reach):
     """A row's part follows from its minute alone, whichever file it stands in."""
@@ -47,6 +49,7 @@ def test_files_of_one_time_are_cut_at_the_same_instants(minutes, reach):
         assert parts.setdefault(at, part) == part
 
 
+@untimed
 @given(files(), st.integers(1, 60), st.integers(2, 6), st.integers(0, 300))
 def test_what_is_fitted_on_keeps_its_distance_from_what_is_judged(minutes, reach, count, embargo):
     minute = np.concatenate(minutes)
@@ -59,6 +62,7 @@ def test_what_is_fitted_on_keeps_its_distance_from_what_is_judged(minutes, reach
             assert (after >= judge.max() + reach + embargo).all()
 
 
+@untimed
 @given(files(), st.integers(1, 60), st.integers(2, 6))
 def test_every_row_is_judged_once_or_its_label_crosses_an_edge(minutes, reach, count):
     minute = np.concatenate(minutes)
@@ -89,6 +93,7 @@ def test_a_left_out_symbol_is_judged_at_instants_that_no_other_taught():
         assert minute[fold.fit].max() + 60 + splits.EMBARGO_MINUTES < minute[fold.judge].min()
 
 
+@untimed
 @given(st.lists(st.tuples(st.integers(0, 20_000), st.integers(0, 3000)), min_size=1, max_size=4), st.integers(0, 60))
 def test_hours_beside_judged_minutes_are_left_out_with_their_labels(spans, reach):
     minute = np.arange(0, 30_000, 7)
