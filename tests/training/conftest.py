@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 SEED = 20260301
-untimed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no counterexample
+# A busy machine is no counterexample.
+untimed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 
 
 @pytest.fixture
