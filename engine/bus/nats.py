@@ -37,6 +37,7 @@ class NatsLink:
         self.on_state = on_state
         self.client = Client()
         self.connections = 0  # how often it came up
+        self._failures = 0
         self._connecting: asyncio.Task | None = None
         self._came = False  # the client says connected a little before it says that it came up
 
@@ -100,7 +101,11 @@ class NatsLink:
         self.on_state(BusState.DOWN)
 
     async def _failed(self, error: Exception) -> None:
-        self.log.warning("nats: %s: %s", type(error).__name__, error)
+        self._failures += 1
+        if (
+            self._failures & (self._failures - 1) == 0
+        ):  # the 1st, 2nd, 4th, 8th ...: a flood of them is one piece of news
+            self.log.warning("nats, failure %d: %s: %s", self._failures, type(error).__name__, error)
 
 
 async def subscribe(client: Client, subject: str, on_message: Callable[[bytes, str], None]) -> Subscription:

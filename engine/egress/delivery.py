@@ -21,7 +21,7 @@ from engine import limits
 from engine.bus.local import Reader
 from engine.bus.nats import NatsLink
 from engine.contract.names import MESSAGE_ID_HEADER, Kind
-from engine.egress.encoding import Answer, Versions, as_too_large, encode
+from engine.egress.encoding import Answer, Versions, as_internal, encode
 from engine.egress.gathering import Gathered
 from engine.records import Record
 from engine.shared import EGRESS, Count, Shared, Stage, Verdict
@@ -241,14 +241,22 @@ class Delivery:
         return pending.answer
 
     def _encode(self, slots: list[np.void], record: Record, expired: bool) -> Answer:
-        """The bytes, or those of a rejection where the server would refuse them."""
-        answer = encode(slots, record, expired, self.versions, self.engine)
+        """The bytes, or those of a rejection where there are none or the server would refuse them."""
+        try:
+            answer = encode(slots, record, expired, self.versions, self.engine)
+        except Exception:  # a fault of a worker's; it must not end everybody's answers
+            self.log.exception("input %d: its answer slots make no sense", int(record.head["position"]))
+            return self._encode_internal(record, "the engine could not word its answer; its operator has the details")
         if self.link is not None and self.link.is_up:
             size, size_max = len(answer.body) + HEADER_BYTES_MAX, self.link.client.max_payload
             if size > size_max:
                 self.log.error("an answer of %d bytes is more than the %d that nats takes", size, size_max)
-                return encode(slots, as_too_large(record, size, size_max), False, self.versions, self.engine)
+                detail = f"the answer has {size} bytes and the bus takes {size_max}; send fewer vectors in one message"
+                return self._encode_internal(record, detail)
         return answer
+
+    def _encode_internal(self, record: Record, detail: str) -> Answer:
+        return encode([], as_internal(record, detail), False, self.versions, self.engine)
 
     async def _send_nats(self, pending: Pending, answer: Answer) -> bool:
         """False: it is not known to have left, and goes out again before anything newer of its company."""

@@ -109,11 +109,10 @@ def encode(slots: Sequence[np.void], record: Record, expired: bool, versions: Ve
     return Answer(record.company, f"{subject}.{record.company}.{record.stream}", name, envelope.SerializeToString())
 
 
-def as_too_large(record: Record, size: int, size_max: int) -> Record:
-    """The record of an input whose answer no bus would take: a whole rejection in its place."""
+def as_internal(record: Record, detail: str) -> Record:
+    """The record of an input whose answer cannot be sent: a whole rejection in its place."""
     head = record.head.copy()
     head["kind"], head["reason"] = Kind.REJECTION, Reason.INTERNAL
-    detail = f"the answer has {size} bytes and the bus takes {size_max}; send fewer vectors in one message"
     return record._replace(head=head, detail=detail)
 
 

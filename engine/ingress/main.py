@@ -307,7 +307,9 @@ class Ingress:
             server.close()
             for producer in list(self.producers):
                 producer.pause()
-        if subscriptions and link.is_up:
+        if not link.is_up:
+            await link.close()  # it would subscribe again, and bring new input
+        elif subscriptions:
             try:
                 await asyncio.wait_for(subscriptions[0].drain(), self.settings.engine.drain_s / 2)
             except (TimeoutError, NatsError) as error:

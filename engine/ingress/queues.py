@@ -12,6 +12,8 @@ from engine.contract.names import Tier
 from engine.ingress.admission import Message
 
 # Of a turn, which all others wait for: some tens of small messages.
+ORDINARY_BYTES = 16 << 10  # of a message that is counted as one; larger ones fill a queue before their number does
+NAME_BYTES = 512  # of a message that left its name alone, about
 QUANTUM_BYTES = {Tier.FREE: 4 << 10, Tier.PRO: 8 << 10, Tier.ENTERPRISE: 16 << 10}
 
 
@@ -21,11 +23,13 @@ class FairQueue:
     Parameters
     ----------
     waiting_max
-        Messages of one company that wait whole; as many again wait as their names alone.
+        Messages of one company that wait whole, if they are of an ordinary size; as many again wait as
+        their names alone.
     """
 
     def __init__(self, waiting_max: int) -> None:
         self.waiting_max = waiting_max
+        self.waiting_bytes_max = waiting_max * ORDINARY_BYTES
         self.count = 0
         self._companies: OrderedDict[str, deque[Message]] = OrderedDict()
         self._deficit: dict[str, int] = {}
@@ -36,9 +40,10 @@ class FairQueue:
         queue = self._companies.setdefault(company, deque())
         if len(queue) >= 2 * self.waiting_max:
             return False
-        if len(queue) >= self.waiting_max:
+        if len(queue) >= self.waiting_max or sum(each.size for each in queue) > self.waiting_bytes_max:
             message.overloaded = True
             message.envelope.ClearField("payload")
+            message.size = NAME_BYTES
         queue.append(message)
         self.count += 1
         return True

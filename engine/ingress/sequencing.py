@@ -304,7 +304,7 @@ class Sequencer:
 
     def _count_accepted(self, head: np.ndarray, decisions: np.ndarray, late: bool, missing: int) -> None:
         counters, kind = self.counters, int(head["kind"][0])
-        counters[Count.MISSING] += missing
+        counters[Count.MISSING] += min(missing, 1 << 32)  # a counter that a sequence cannot wrap
         if kind == Kind.HEARTBEAT:
             counters[Count.HEARTBEATS] += 1
             return

@@ -9,6 +9,7 @@ import pytest
 
 from engine import limits
 from engine.bus.nats import NatsLink
+from engine.contract.ml.envelope_pb2 import Rejection
 from engine.contract.names import Status
 from engine.settings import Nats
 from engine.shared import Count, Shared, Verdict
@@ -313,6 +314,27 @@ def test_a_heartbeat_leaves_behind_the_answers_before_it(shared: Shared, stand: 
             ("ml_inference", 2),
         ]
         await asyncio.sleep(0)
+        await desk.close()
+
+    run(main())
+
+
+def test_answer_slots_that_make_no_sense_become_one_internal_rejection_and_end_nothing(
+    shared: Shared, stand: Stand, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        desk = await Desk(shared, tmp_path).open()
+        reader = await desk.reader("acme")
+        take(stand, Sender("acme"), 3)
+        answer(shared)
+        shared.answers[0].slots[1]["status"] = 77
+        await desk.pass_on()
+        await until(lambda: len(reader.envelopes) == 3, "all answers")
+        kinds = [envelope.message_type for envelope in reader.envelopes]
+        assert kinds == ["ml_inference", "ml_rejection", "ml_inference"]
+        rejection = Rejection.FromString(reader.envelopes[1].payload)
+        assert (rejection.code, rejection.source_sequence) == ("internal", 2)
+        assert rejection.detail == "the engine could not word its answer; its operator has the details"
         await desk.close()
 
     run(main())

@@ -123,3 +123,12 @@ def test_everything_put_comes_out_exactly_once_in_its_companys_order(moves: list
     assert queue.count == 0
     for company in "abc":
         assert [name(each) for each in out if name(each)[0] == company] == [each for each in put if each[0] == company]
+
+
+def test_large_messages_fill_a_companys_queue_before_their_number_does() -> None:
+    queue = FairQueue(8)
+    large = queue.waiting_bytes_max // 2 + 1
+    messages = [made("acme", sequence, size=large) for sequence in range(1, 4)]
+    assert all(queue.put(each) for each in messages)
+    assert [each.overloaded for each in messages] == [False, False, True]
+    assert messages[2].size < 1000
