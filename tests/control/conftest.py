@@ -15,7 +15,6 @@ from engine.child import Child
 from engine.control import main
 from engine.settings import Http, Settings
 from engine.shared import CONTROL, Shared
-from engine.supervision.roles import ROLES
 from tests.control import engines
 
 

@@ -13,7 +13,6 @@ from engine.contract.names import Reason
 from engine.ingress.main import Ingress
 from engine.settings import Auth, Bus, Local, Nats, Settings
 from engine.shared import INGRESS, Shared
-from engine.supervision.roles import ROLES
 from tests.egress.stand import until
 from tests.ingress.stand import SMALL
 from tests.system.servers import Issuer
