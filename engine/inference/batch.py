@@ -43,6 +43,7 @@ class Batch(NamedTuple):
     rows: np.ndarray  # (slots, minutes, features): the closed minutes, then the open one
     path: np.ndarray  # (slots, minutes): closed mids, oldest first
     columns: np.ndarray  # (slots, columns): for trees
+    extra: np.ndarray  # (slots, extra): the company's own numbers; NaN where there are none
     pairs: np.ndarray  # scratch of the trend
 
 
@@ -71,6 +72,7 @@ def new_batch(slots: int) -> Batch:
         rows=np.zeros((slots, LSTM_MINUTES + 1, FEATURES), "f4"),
         path=np.zeros((slots, IMAGE_MINUTES)),
         columns=np.zeros((slots, COLUMNS), "f4"),
+        extra=np.full((slots, layout.extra_max), np.nan, "f4"),
         pairs=np.zeros(PAIRS_MAX),
     )
 

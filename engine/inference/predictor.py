@@ -16,7 +16,7 @@ import numpy as np
 
 from engine.errors import ModelError
 from engine.inference import batch as arrays
-from engine.inference import constants
+from engine.inference import constants, golden
 from engine.inference.batch import ENSEMBLE, EXPIRED, MASKED, MODEL, NOBODY, PREDICT, ROLES, SUBSTITUTE, Batch, Output
 from engine.inference.ensemble import combine
 from engine.inference.fallbacks import Breakers, Group, first_loaded, groups, rows_by_id
@@ -54,6 +54,12 @@ class Model(Protocol):
 ONNX_ROLES: dict[Role, type[Any]] = {
     Role.PRICE: PriceModel, Role.PATTERN: PatternModel, Role.DIRECTION: ClassifierModel, Role.ENSEMBLE: StackerModel,
 }  # fmt: skip
+
+
+def made(manifest: Manifest) -> Model:
+    """The right kind of model, not opened yet."""
+    model: Model = (DirectionModel if manifest.kind == Kind.XGBOOST else ONNX_ROLES[manifest.role])(manifest)
+    return model
 
 
 class Predictor:
@@ -119,8 +125,7 @@ class Predictor:
                     f"found {manifest.role.word!r}"
                 )
             constants.enter_version(self._book, row, manifest)
-            made = DirectionModel if manifest.kind == Kind.XGBOOST else ONNX_ROLES[manifest.role]
-            model: Model = made(manifest)
+            model = made(manifest)
             model.open()
         except ModelError as error:
             log.error("model %s %s is left out, its fallback answers: %s", model_id, version, error)
@@ -172,6 +177,13 @@ class Predictor:
                     "model %s is left out, its fallback answers: it gave no usable numbers for a plain input",
                     model.manifest.name,
                 )
+                del self.models[row]
+                continue
+            try:
+                if model.manifest.golden:
+                    golden.check(model)
+            except ModelError as error:
+                log.error("model %s is left out, its fallback answers: %s", model.manifest.name, error)
                 del self.models[row]
 
     def predict(

@@ -127,6 +127,9 @@ def _gather_columns(slot, cross_asset, i, batch):
     columns[:FEATURES] = batch.entry[i].row
     columns[FEATURES] = batch.entry[i].trend
     columns[FEATURES + 1 : COLUMNS] = np.nan
+    batch.extra[i] = np.nan
+    for n in range(slot.extra_count):
+        batch.extra[i, n] = slot.extra[n]
     count = slot.correlation_count
     if cross_asset == 0 or count == 0:
         return

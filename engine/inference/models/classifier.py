@@ -1,15 +1,16 @@
-"""Direction models that are ONNX graphs, as a company may bring: one row of columns in, three chances out.
+"""Direction models that are ONNX graphs, as a company may bring: one row of numbers in, three chances out.
 
-Owns one version's session; run by workers. Reads the microbatch's columns, writes `direction`, and nils
-where trees have SHAP values. What must stay true: a number that is not known reaches the graph as NaN.
+Owns one version's session; run by workers. Reads the microbatch's columns and the company's own numbers
+(`extra`), writes `direction`. What must stay true: a number that is not known reaches the graph as NaN.
 """
 
 import numpy as np
 
 from engine.errors import ModelError
-from engine.inference.batch import COLUMN_NAMES, DIRECTION, Batch, Output, are_chances
+from engine.inference.batch import COLUMN_NAMES, COLUMNS, DIRECTION, Batch, Output, are_chances
 from engine.inference.models.session import Session
 from engine.registry.manifest import Manifest
+from fastpath import layout
 
 TOLERANCE = 1e-3  # of the sum of three float32 chances
 
@@ -21,21 +22,27 @@ class ClassifierModel:
         self.manifest = manifest
         self._session = Session(manifest, ("columns", (1, len(manifest.features))), {"direction": (1, 3)})
         self._columns = np.zeros(0, "i8")
+        self._all = np.zeros(COLUMNS + layout.extra_max, "f4")
 
     def open(self) -> None:
-        unknown = sorted(set(self.manifest.features) - set(COLUMN_NAMES))
-        if unknown:
+        """Names that the engine does not know are the company's own numbers: `extra` has them in this order."""
+        features = self.manifest.features
+        own = [name for name in features if name not in COLUMN_NAMES]
+        if len(own) > (layout.extra_max if self.manifest.company else 0):
             raise ModelError(
                 f"{self.manifest.folder / 'model.toml'}: features: expected some of {', '.join(COLUMN_NAMES)}, "
-                f"found {unknown}"
+                f"and at most {layout.extra_max} others of a company's own, found {own}"
             )
-        self._columns = np.array([COLUMN_NAMES.index(name) for name in self.manifest.features])
+        self._columns = np.array(
+            [COLUMNS + own.index(name) if name in own else COLUMN_NAMES.index(name) for name in features]
+        )
         self._session.open()
 
     def run(self, slots: list[int], batch: Batch, output: Output, importance: np.ndarray) -> None:
         session = self._session
         for i in slots:
-            np.take(batch.columns[i], self._columns, out=session.feed[0], mode="clip")
+            self._all[:COLUMNS], self._all[COLUMNS:] = batch.columns[i], batch.extra[i]
+            np.take(self._all, self._columns, out=session.feed[0], mode="clip")
             session.run()
             output.direction[i] = session.out["direction"][0]
 

@@ -84,5 +84,11 @@ class StackerModel:
             session.run()
             output.final[i] = session.out["direction"][0]
 
+    def run_members(self, members: np.ndarray, final: np.ndarray) -> None:
+        """One row of inputs as training and golden rows have it."""
+        self._session.feed[0] = members
+        self._session.run()
+        final[:] = self._session.out["direction"][0]
+
     def sound(self, slots: list[int], output: Output) -> bool:
         return all(are_chances(output.final[i]) and abs(output.final[i].sum() - 1.0) <= TOLERANCE for i in slots)
