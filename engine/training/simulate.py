@@ -87,9 +87,9 @@ class Market(NamedTuple):
         return (self.bid[:, CLOSE] + self.ask[:, CLOSE]) / 2.0
 
     def bars(self, symbol: str = "SIM") -> Bars:
-        """What the loader would have read: closes of minutes with a quote."""
-        seen = self.quoted
-        return Bars(symbol, self.minute[seen], self.bid[seen, CLOSE], self.ask[seen, CLOSE])
+        """What the loader would have read: minutes with a quote."""
+        bid, ask = self.bid[self.quoted], self.ask[self.quoted]
+        return Bars(symbol, self.minute[self.quoted], bid[:, CLOSE], ask[:, CLOSE], (bid + ask) / 2.0)
 
 
 def long_run_variance(law: Law) -> float:

@@ -100,6 +100,7 @@ def test_a_written_market_is_read_back_as_the_loader_reads_bundled_files(rng, tm
     np.testing.assert_array_equal(again.minute, expected.minute)
     np.testing.assert_allclose(again.bid, expected.bid, atol=1e-9)
     np.testing.assert_allclose(again.ask, expected.ask, atol=1e-9)
+    np.testing.assert_allclose(again.quarters, expected.quarters, atol=1e-9)
     first = path.read_bytes()
     assert simulate.write_csv(market, tmp_path, "SIM").read_bytes() == first
     with gzip.open(path, "rt") as file:
