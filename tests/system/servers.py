@@ -1,5 +1,6 @@
 """Real servers and real engines for the system tests: started on free ports, ended with the test."""
 
+import http.client
 import json
 import os
 import signal
@@ -115,12 +116,18 @@ class EngineProcess:
             )
         )
         self.log_path = folder / f"engine-{self.port}.log"
+        self.temporary = folder / f"tmp-{self.port}"  # its own, so that what it leaves there can be seen
         self.handle: subprocess.Popen | None = None
 
     def start(self) -> "EngineProcess":
+        self.temporary.mkdir(exist_ok=True)
         with self.log_path.open("ab") as log:
             self.handle = subprocess.Popen(
-                [sys.executable, "-m", "engine", "run", "--config", str(self.config)], cwd=ROOT, stderr=log, stdout=log
+                [sys.executable, "-m", "engine", "run", "--config", str(self.config)],
+                cwd=ROOT,
+                env={**os.environ, "TMPDIR": str(self.temporary)},
+                stderr=log,
+                stdout=log,
             )
         return self
 
@@ -139,11 +146,13 @@ class EngineProcess:
     def get(self, path: str) -> tuple[int, bytes]:
         """(status, body); status 0 where nobody answers."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=2) as answer:
+            try:
+                answer = urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=2)
+            except urllib.error.HTTPError as error:
+                answer = error
+            with answer:
                 return answer.status, answer.read()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read()
-        except OSError:
+        except (OSError, http.client.HTTPException):  # it may end amid its answer
             return 0, b""
 
     def health(self) -> dict:

@@ -41,6 +41,7 @@ def names_held(name: str) -> bool:
 def assert_nothing_left(engine: EngineProcess, pids: dict[str, int], local_path: str = "", within_s: float = 1) -> None:
     until(lambda: not any(map(exists, pids.values())), within_s, f"all of {pids} are gone")
     until(lambda: not names_held(engine.name), within_s, "the name is free")
+    assert list(engine.temporary.iterdir()) == []
     if local_path:
         assert sockets(local_path) == []
 
@@ -104,7 +105,7 @@ class Undrainable:
         finally:
             server.terminate()
             server.wait()
-        until(lambda: self.engine.health()["buses"]["nats"] == "down", 5, "the loss of NATS is seen")
+        until(lambda: self.engine.health().get("buses", {}).get("nats") == "down", 5, "the loss of NATS is seen")
         producer = LocalProducer(self.local_path)
         producer.open()
         for _ in range(5):
