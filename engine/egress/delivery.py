@@ -169,7 +169,8 @@ class Delivery:
             self._ping.result()
         except (NatsError, TimeoutError, OSError):
             return 0
-        return connection if connection == self.link.connections else 0
+        # A client that lost its server ends a flush at once and without an error.
+        return connection if connection == self.link.connections and self.link.is_up else 0
 
     async def _flush_twice(self) -> None:
         """Twice: this client writes its PING ahead of what it has queued, and queued bytes behind it."""

@@ -15,6 +15,7 @@ from tests.system.traffic import MINUTE_NS, SYMBOLS, Reader, Stream, eventually
 KILLS = 50
 VECTORS_PER_S = 200
 SETTINGS = {"engine": {"deadline_ms": 5000, "max_message_age_ms": 600_000}}
+PATIENT = {"engine": {**SETTINGS["engine"], "deadline_ms": 60_000}}  # the twin is fed as fast as it goes
 
 
 def comparable(answer) -> bytes:
@@ -114,7 +115,7 @@ def test_fifty_kills_at_random_lose_nothing_accepted_and_change_no_answer(tmp_pa
             (by_company[company].subject, by_company[company].sent[sequence].SerializeToString())
             for company, sequence in in_order
         ]
-        with EngineProcess(tmp_path, issuer, url, settings=SETTINGS) as engine:
+        with EngineProcess(tmp_path, issuer, url, settings=PATIENT) as engine:
             engine.wait_ready()
             twin = asyncio.run(undisturbed(url, bodies, accepted))
             assert engine.stop() == 0
