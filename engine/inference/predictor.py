@@ -147,6 +147,7 @@ class Predictor:
         requests, answers = np.zeros(4, layout.request_slot_dtype), np.zeros(4, layout.answer_slot_dtype)
         windows = np.zeros((1, layout.window), layout.window_entry_dtype)
         requests["mid"], requests["spread"], requests["indicators"] = 1.0, np.nan, np.nan
+        requests["extra_count"], requests["correlation_count"] = layout.extra_max, 1  # nils: known numbers
         requests["generation"], requests["step"], requests["minute"], requests["tier"] = (
             1,
             layout.history_max,

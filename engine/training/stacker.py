@@ -29,9 +29,10 @@ HIDDEN = 8
 SEED = 20260104
 COPIES = 3  # of each minute: with all who spoke, and with some withheld
 WITHHELD = 0.3
-PENALTY = 3e-3  # of squared weights: there is little to be learned
-FIT_SHARE = 0.7  # of the calibration part; the rest sets the temperature
+PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # of squared weights; the one that loses least on the tuning minutes
+FIT_SHARE = 0.7  # of the calibration part; the rest chooses the penalty and sets the temperature
 SMALL = 1e-4
+WEIGHT_MIN = 0.02  # of a member that adds nothing: it still decides where the others are missing
 BLOCKS = (
     slice(0, FIRST_PATTERN - 1),
     slice(FIRST_PATTERN - 1, FIRST_DIRECTION - 1),
@@ -75,7 +76,7 @@ def margin(net: Net, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return own + hidden @ net.w2 + net.b2, hidden
 
 
-def fit(rows: np.ndarray, label: np.ndarray) -> Net:
+def fit(rows: np.ndarray, label: np.ndarray, penalty: float) -> Net:
     """L-BFGS on the cross entropy, from small weights of a fixed seed."""
     rng = np.random.default_rng(SEED)
     many = np.concatenate([rows] + [withhold(rows, rng) for _ in range(COPIES - 1)]).astype("f8")
@@ -94,11 +95,16 @@ def fit(rows: np.ndarray, label: np.ndarray) -> Net:
         flat = np.concatenate([each.ravel() for each in gradient])
         weights = x.copy()
         weights[-3:] = 0.0
-        return loss + PENALTY * float(weights @ weights), flat + 2.0 * PENALTY * weights
+        return loss + penalty * float(weights @ weights), flat + 2.0 * penalty * weights
 
     size = MEMBERS * HIDDEN + HIDDEN + 3 * HIDDEN + 3
     found = minimize(cost, rng.normal(0.0, 0.1, size), jac=True, method="L-BFGS-B", options={"maxiter": 300})
     return shape(found.x, scale)
+
+
+def loss_of(net: Net, rows: np.ndarray, label: np.ndarray) -> float:
+    logits = margin(net, rows.astype("f8"))[0]
+    return float(-log_softmax(logits, axis=1)[np.arange(len(label)), label].mean())
 
 
 def temperature(logits: np.ndarray, label: np.ndarray) -> float:
@@ -213,9 +219,15 @@ def fit_weights(
     touched = use & (true.label != 1)
     touch, slope = float((true.label[use] != 1).mean()), side_slope(said.rise[touched, 2], true.label[touched] == 2)
     chances = member_chances(predictor, said, touch, slope)
-    found = weights([each[use] for each in chances], true.label[use])
+    # Price and pattern among themselves first: where the direction is missing, theirs alone count.
+    pair = weights([each[use] for each in chances[:2]], true.label[use])
+    both = sum(weight * each for weight, each in zip(pair, chances[:2], strict=True))
+    rest, last = np.maximum(weights([np.asarray(both)[use], chances[2][use]], true.label[use]), WEIGHT_MIN)
+    found = np.array([*(rest * np.maximum(pair, WEIGHT_MIN)), last])
+    found /= found.sum()
     moved = complete(free, PATTERN + 1) & (free.part == "calibration") & np.isfinite(near.move) & (near.move != 0.0)
     found_near = weights([each[moved] for each in near_chances(predictor, free)], (near.move[moved] > 0).astype(int))
+    found_near = np.maximum(found_near, WEIGHT_MIN)
     rows = {role: int(said.version[use, role][0]) for role in (PRICE, PATTERN, DIRECTION)}
     near_rows = {role: int(free.version[moved, role][0]) for role in (PRICE, PATTERN)}
     noted = {near_rows[role]: float(found_near[role]) for role in near_rows}
@@ -240,7 +252,11 @@ def train(examples: Examples, store: Path, report: Callable[[str], None]) -> Non
     known, first = true.label >= 0, early(said)
     learn, tune = known & first, known & (said.part == "calibration") & ~first
     test = known & (said.part == "test") & complete(said, ROLES)
-    net = fit(rows[learn], true.label[learn])
+    nets = {penalty: fit(rows[learn], true.label[learn], penalty) for penalty in PENALTIES}
+    losses = {penalty: loss_of(each, rows[tune], true.label[tune]) for penalty, each in nets.items()}
+    penalty = min(losses, key=losses.__getitem__)
+    net = nets[penalty]
+    report(f"penalties and what is lost on the tuning minutes: {losses}")
     slope = temperature(margin(net, rows[tune].astype("f8"))[0], true.label[tune])
     trained = examples.label[(examples.part == "train") & (examples.label >= 0)]
     rates = np.bincount(trained, minlength=3) / len(trained)
@@ -255,7 +271,7 @@ def train(examples: Examples, store: Path, report: Callable[[str], None]) -> Non
         masked = rows.astype("f8").copy()
         masked[:, block] = 0.0
         beside[f"without {name}"] = of(softmax(slope * margin(net, masked)[0], axis=1))
-    shuffled = fit(rows[learn], np.random.default_rng(SEED).permutation(true.label[learn]))
+    shuffled = fit(rows[learn], np.random.default_rng(SEED).permutation(true.label[learn]), penalty)
     blind = rows.astype("f8").copy()
     blind[:, BLOCKS[2]] = 0.0
     control = of(softmax(margin(shuffled, blind)[0], axis=1))["log_loss"]
@@ -288,7 +304,8 @@ def card(
         who did not answer, through {HIDDEN} hidden units to SELL, HOLD and BUY on the 15-minute label. It begins with
         the direction member's own chances and learns what the others change about them. Fitted on {learned:,}
         minutes of the calibration part, which no member's weights were fitted on, with members withheld at random
-        ({100 * WITHHELD:.0f} % each); its temperature comes from the end of that part.""",
+        ({100 * WITHHELD:.0f} % each); the end of that part chose the penalty on its weights and set its
+        temperature.""",
         f"""Measured on {count:,} minutes of the last 22 % (as many as {count // LABEL_MINUTES:,} independent
         ones), beside the training part's rates (sell {sell:.3f}, hold {hold:.3f}, buy
         {buy:.3f}); standard errors come from resampled blocks of time:""",

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -28,8 +29,9 @@ def script(name: str, folder: Path) -> Path:
 
 def follow(*command: str | Path) -> str:
     """A command of the guide."""
+    about = {**os.environ, "PYTHONPATH": str(ROOT)}  # as if the engine was installed
     done = subprocess.run(
-        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=250
+        [sys.executable, *command], cwd=ROOT, env=about, capture_output=True, text=True, check=False, timeout=250
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr

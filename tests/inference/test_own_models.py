@@ -1,0 +1,158 @@
+"""A company's own models in a worker: whom they answer, who stands in for them, and golden rows."""
+
+import hashlib
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.contract.names import Status, Tier
+from engine.inference.predictor import Predictor
+from engine.tenancy.plans import FIRST_OWN
+from tests.inference.conftest import STORE, answer, make_predictor
+from tests.inference.market import Market, walk, windows
+
+onnx = pytest.importorskip("onnx")
+
+FEATURES = ["move_1", "volatility_ratio", "our_number"]
+BIAS = np.array([0.1, 0.2, 0.3], "f4")
+PULL = 0.5  # of the company's own number on BUY
+
+
+def classifier() -> bytes:
+    """Chances from a bias and the company's own number."""
+    helper, floats = onnx.helper, onnx.TensorProto.FLOAT
+    weight = np.zeros((3, 3), "f4")
+    weight[2, 2] = PULL
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gemm", ["columns", "w", "b"], ["logit"]),
+            helper.make_node("Softmax", ["logit"], ["direction"], axis=1),
+        ],
+        "own",
+        [helper.make_tensor_value_info("columns", floats, ["rows", 3])],
+        [helper.make_tensor_value_info("direction", floats, ["rows", 3])],
+        [onnx.numpy_helper.from_array(weight, "w"), onnx.numpy_helper.from_array(BIAS, "b")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+
+
+def add_own(store: Path, company: str = "acme", golden: str = "") -> Path:
+    folder = store / "acme_sides" / "1.0"
+    folder.mkdir(parents=True)
+    artefact = classifier()
+    (folder / "model.onnx").write_bytes(artefact)
+    (folder / "model.toml").write_text(
+        f'id = "acme_sides"\nversion = "1.0"\ncompany = "{company}"\nkind = "other"\nrole = "direction"\n'
+        f"features = {json.dumps(FEATURES)}\nclosed_minutes = 0\noutputs = []\nhorizons = [15]\nweight = 0.5\n"
+        f'[artefact]\nfile = "model.onnx"\nsha256 = "{hashlib.sha256(artefact).hexdigest()}"\n'
+        "[calibration]\n[training]\n[quality]\n"
+    )
+    if golden:
+        (folder / "golden.json").write_text(golden)
+        sha256 = hashlib.sha256(golden.encode()).hexdigest()
+        with (folder / "model.toml").open("a") as file:
+            file.write(f'[golden]\nfile = "golden.json"\nsha256 = "{sha256}"\n')
+    return folder
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    store = tmp_path_factory.mktemp("own") / "models"
+    shutil.copytree(STORE, store)
+    add_own(store)
+    return make_predictor(store)
+
+
+def ask(predictor: Predictor, plans: list[int], numbers: list[float], largest: int = 32) -> np.ndarray:
+    """The last minute's answers: one key for each plan, with the company's number in `extra`."""
+    market, mids = Market(tier=Tier.ENTERPRISE), walk(np.random.default_rng(91), 100)
+    for key, (plan, number) in enumerate(zip(plans, numbers, strict=True)):
+        slot = market.minute(key, 0, float(mids[-1]), history=mids[:-1])
+        slot["plan"], slot["extra_count"], slot["extra"][0] = plan, 1, number
+    return answer(predictor, market.slots(), len(plans), windows(len(plans)), largest=largest)[: len(plans)]
+
+
+def ids(predictor: Predictor, found: np.void) -> list[str]:
+    rows = found["contribution_version"][: found["contribution_count"]]
+    return [predictor.versions["model_id"][row].decode() for row in rows]
+
+
+def chances(number: float) -> np.ndarray:
+    logit = BIAS + np.array([0.0, 0.0, PULL * number])
+    return np.exp(logit) / np.exp(logit).sum()
+
+
+def test_own_model_answers_its_plan_with_the_companys_own_number_and_nobody_else(own: Predictor) -> None:
+    found = ask(own, [FIRST_OWN, 0, FIRST_OWN], [2.0, 2.0, -1.0])
+    names = [set(ids(own, each)) for each in found]
+    assert ["acme_sides" in each for each in names] == [True, False, True]
+    assert ["xgboost_direction" in each for each in names] == [False, True, False]
+    for each, number in ((found[0], 2.0), (found[2], -1.0)):
+        np.testing.assert_allclose([each["sell"], each["hold"], each["buy"]], chances(number), atol=1e-6)
+    assert [each["shap_count"] > 0 for each in found] == [False, True, False]
+
+
+def test_answers_do_not_depend_on_who_else_is_in_the_microbatch(own: Predictor) -> None:
+    plans, numbers = [FIRST_OWN, 0, FIRST_OWN, 0, 0], [2.0, 2.0, -1.0, 0.0, 1.0]
+    together, alone = ask(own, plans, numbers), ask(own, plans, numbers, largest=1)
+    assert together.tobytes() == alone.tobytes()
+
+
+def test_shared_model_stands_in_for_an_own_one_that_fails(own: Predictor) -> None:
+    row = next(row for row, model in own.models.items() if model.manifest.id == "acme_sides")
+    whole = own.models.pop(row)
+    try:
+        (found,) = ask(own, [FIRST_OWN], [1.0])
+    finally:
+        own.models[row] = whole
+    at = ids(own, found).index("xgboost_direction")
+    assert (found["contribution_fallback"][at], found["status"]) == (1, Status.DEGRADED)
+
+
+def test_version_whose_golden_rows_are_off_is_left_out_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    training = pytest.importorskip("engine.training.golden")
+    store = tmp_path / "models"
+    shutil.copytree(STORE, store)
+    folder = add_own(store)
+    training.write_all(store, STORE.parent / "data" / "fx_m1", ["acme_sides"])
+    assert "acme_sides" in {model.manifest.id for model in make_predictor(store).models.values()}
+    golden = json.loads((folder / "golden.json").read_text())
+    golden["rows"][1]["expected"]["direction"][0] += 2e-5
+    expected = golden["rows"][1]["expected"]["direction"]
+    data = json.dumps(golden)
+    text = (folder / "model.toml").read_text()
+    sha256 = hashlib.sha256((folder / "golden.json").read_bytes()).hexdigest()
+    (folder / "golden.json").write_text(data)
+    (folder / "model.toml").write_text(text.replace(sha256, hashlib.sha256(data.encode()).hexdigest()))
+    with caplog.at_level(logging.ERROR):
+        predictor = make_predictor(store)
+    found = [expected[0] - 2e-5, *expected[1:]]
+    assert "acme_sides" not in {model.manifest.id for model in predictor.models.values()}
+    assert caplog.messages[-1].startswith(
+        f"model acme_sides 1.0 is left out, its fallback answers: {folder / 'golden.json'}: row 2: direction: "
+        f"expected {expected}, found ["
+    )
+    assert caplog.messages[-1].endswith(
+        ", more than 1e-05 apart; the artefact, the features or the runtime are not those that it was made with: "
+        "train it again or restore them"
+    )
+    assert abs(found[0] - golden["rows"][1]["expected"]["direction"][0]) > 1e-5
+
+
+def test_golden_rows_that_are_none_are_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = tmp_path / "models"
+    shutil.copytree(STORE, store)
+    folder = add_own(store, golden='{"tolerance": 1e-05, "rows": [{"expected": {}}]}')
+    with caplog.at_level(logging.ERROR):
+        make_predictor(store)
+    assert caplog.messages[-1] == (
+        f"model acme_sides 1.0 is left out, its fallback answers: {folder / 'golden.json'}: expected golden rows with "
+        "messages and what they must give, found KeyError: 'message'; make them again with "
+        "`python -m engine.training.golden`"
+    )
