@@ -35,7 +35,7 @@ class Bought:
 TIERS = {
     "free": Bought([1], [LSTM, CNN], {"vote"}),
     "pro": Bought([1, 5, 15], [LSTM, CNN, XGBOOST], {"vote"}),
-    "enterprise": Bought([1, 5, 15, 60], [LSTM, CNN, XGBOOST], {"ensemble_meta", "vote"}),
+    "enterprise": Bought([1, 5, 15, 60], [LSTM, CNN, XGBOOST, ENSEMBLE], {"ensemble_meta", "vote"}),
 }
 COMPANIES = {"acme": "free", "bolt-2": "free", "crane_3": "pro", "delta": "enterprise", "Echo": "enterprise"}
 
@@ -150,10 +150,13 @@ def assert_prediction(prediction: Prediction, bought: Bought, mid: float) -> Non
     assert prediction.model_info.model_id in bought.finals
     assert [member.model.kind for member in ensemble.contributions] == bought.members
     assert sum(member.weight for member in ensemble.contributions) == pytest.approx(1, abs=1e-5)
-    assert all(len(member.model.sha256) == 64 for member in ensemble.contributions)
+    models = [member.model for member in ensemble.contributions if member.model.model_id not in ("vote", "baseline")]
+    assert all(len(model.sha256) == 64 for model in models)
     stood_in = any(member.fallback for member in ensemble.contributions)
-    lacks_meta = "ensemble_meta" in bought.finals and prediction.model_info.model_id != "ensemble_meta"
-    assert prediction.status == (DEGRADED if stood_in or lacks_meta else OK)
+    assert prediction.status == (DEGRADED if stood_in else OK)
+    if ENSEMBLE in bought.members:
+        assert ensemble.contributions[-1].model == prediction.model_info
+        assert ensemble.contributions[-1].fallback == (prediction.model_info.model_id != "ensemble_meta")
     assert prediction.reason in ("", "flagged: unfamiliar")
     assert prediction.window_gaps == 0
     assert prediction.trend.direction in (1, 2, 3)

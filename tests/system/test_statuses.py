@@ -234,7 +234,8 @@ def test_a_missing_model_is_stood_in_for_and_the_answer_says_so(engine, nats_url
     prediction = answer.batch.predictions[0]
     assert (prediction.status, prediction.reason) == (DEGRADED, "")
     found = [(each.model.model_id, each.fallback, each.weight > 0) for each in prediction.ensemble.contributions]
-    assert found == [("basic_lstm", True, True), ("simple_pattern", True, True), ("baseline", True, False)]
+    members = [("basic_lstm", True, True), ("simple_pattern", True, True), ("baseline", True, False)]
+    assert found == members + ([("vote", True, False)] if tier == "enterprise" else [])
     direction = prediction.direction
     chances = (direction.sell_probability, direction.hold_probability, direction.buy_probability)
     assert chances == pytest.approx((0.3, 0.4, 0.3))
