@@ -28,9 +28,8 @@ def new_book(versions: int, vote: int, baseline: int) -> Book:
         side=np.ones(versions),
         label_rates=np.broadcast_to(BASE_RATES, (versions, 3, 3)).copy(),
         rise_rates=np.full((versions, 3), 0.5),
-        height=np.full((versions, patterns), 0.5),
-        chance=np.zeros((versions, patterns)),
-        minutes=np.full((versions, patterns), 16.0),
+        touch_bias=np.zeros((versions, patterns)),
+        touch_slope=np.zeros(versions),
         shap_count=np.zeros(versions, "i8"),
         vote=vote,
         baseline=baseline,
@@ -61,9 +60,8 @@ def enter_version(book: Book, row: int, manifest: Manifest) -> None:
         rates = _numbers(manifest, "calibration", "label_rates", 9, 0.0, 1.0).reshape(3, 3)
         book.label_rates[row] = rates / rates.sum(axis=1, keepdims=True)
         book.rise_rates[row] = _numbers(manifest, "calibration", "rise_rates", 3, 0.0, 1.0)
-        book.height[row] = _numbers(manifest, "calibration", "height", layout.patterns_max, 0.0, 10.0)
-        book.chance[row] = _numbers(manifest, "calibration", "chance", layout.patterns_max, 0.0, 1.0)
-        book.minutes[row] = _numbers(manifest, "calibration", "minutes", layout.patterns_max, 1.0, 240.0)
+        book.touch_bias[row] = _numbers(manifest, "calibration", "touch_bias", layout.patterns_max, -20.0, 20.0)
+        (book.touch_slope[row],) = _numbers(manifest, "calibration", "touch_slope", 1, -20.0, 0.0)
     elif manifest.kind == Kind.XGBOOST:
         book.shap_count[row] = min(len(manifest.features) + 1, layout.shap_max)
 

@@ -26,6 +26,7 @@ from engine.inference.batch import (
     SUBSTITUTE,
 )  # fmt: skip
 from engine.inference.features import MASK
+from engine.inference.geometry import scale, shape_of, smoothed, touch_chance, turns
 from engine.inference.intervals import begin_offsets, offsets_at
 from engine.inference.jit import kernel
 from fastpath import layout
@@ -47,9 +48,6 @@ PATTERN_SHOWN = 0.3
 FAR = 1.0  # of a predicted log return: only absurd prices come near it, and they stay finite
 TREND_FULL = 4.0  # standard deviations of the slope at which a trend's strength is 1
 
-# Which way a pattern points, by trading.v1.PatternType - 1: fixed, or with (2) or against (-2) the window's own move.
-POINTS = np.array([-1, -1, 1, 2, 2, 2, -2])
-
 
 class Book(NamedTuple):
     """Constants of each version, from its manifest, by row of the version table."""
@@ -60,9 +58,8 @@ class Book(NamedTuple):
     side: np.ndarray  # slope from a price model's logit of a rise in 15 minutes to that of BUY, given a touch
     label_rates: np.ndarray  # (versions, 3, 3): of sell, hold, buy on the label, given the pattern's signal
     rise_rates: np.ndarray  # (versions, 3): chance that the next minute rises, given the pattern's signal
-    height: np.ndarray  # (versions, patterns): target's distance as a share of the window's range
-    chance: np.ndarray  # (versions, patterns): that the target is touched in time and before the mirror stop
-    minutes: np.ndarray  # (versions, patterns): to completion
+    touch_bias: np.ndarray  # (versions, patterns): log odds of a target one standard deviation away
+    touch_slope: np.ndarray  # (versions,): what they change by with the log of that distance
     shap_count: np.ndarray  # features and the bias; 0: none
     vote: int
     baseline: int
@@ -130,12 +127,6 @@ def _patterns(i, answer, batch, book, output):
     if output.who[i, PATTERN] == MASKED or output.who[i, PATTERN] == NOBODY:
         return
     answer.has_pattern = 1
-    version = output.version[i, PATTERN]
-    low, high = np.inf, 0.0
-    for n in range(IMAGE_MINUTES):
-        low, high = min(low, batch.path[i, n]), max(high, batch.path[i, n])
-    mid = batch.entry[i].mid
-    drift = 1.0 if mid >= batch.path[i, 0] else -1.0
     count = 0
     for k in range(PATTERNS):
         if output.pattern[i, k] > PATTERN_SHOWN:
@@ -146,13 +137,28 @@ def _patterns(i, answer, batch, book, output):
             answer.pattern_type[at] = k + 1
             count += 1
     answer.pattern_count = count
-    for n in range(count):
+    if count > 0:
+        _targets(i, answer, batch, book, output.version[i, PATTERN], output.pattern[i])
+
+
+@kernel
+def _targets(i, answer, batch, book, version, chances):
+    """What the shown patterns point to, from each one's own geometry."""
+    path, mid, sigma = batch.path[i], batch.entry[i].mid, batch.entry[i].sigma
+    level, smooth, places = np.empty(IMAGE_MINUTES), np.empty(IMAGE_MINUTES), np.empty(IMAGE_MINUTES, np.int64)
+    scale(path, level)
+    smoothed(level, smooth)
+    turned = turns(smooth, places)
+    reach = path.max() - path.min()
+    for n in range(answer.pattern_count):
         k = answer.pattern_type[n] - 1
-        way = POINTS[k] if abs(POINTS[k]) == 1 else drift * POINTS[k] / 2
-        answer.pattern_probability[n] = output.pattern[i, k]
-        answer.pattern_chance[n] = book.chance[version, k]
-        answer.pattern_minutes[n] = book.minutes[version, k]
-        answer.pattern_target[n] = max(mid + way * book.height[version, k] * (high - low), 0.0)
+        way, height, span = shape_of(k, level, smooth, places, turned)
+        answer.pattern_probability[n] = chances[k]
+        answer.pattern_chance[n] = touch_chance(
+            book.touch_bias[version, k], book.touch_slope[version], height * reach, span, mid, sigma
+        )
+        answer.pattern_minutes[n] = span
+        answer.pattern_target[n] = max(mid + way * height * reach, 0.0)
         if n == 0:
             answer.pattern_signal = BUY if way > 0 else SELL
             answer.pattern_confidence = answer.pattern_chance[0]

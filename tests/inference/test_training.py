@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from engine.inference.predictor import Predictor
-from engine.training import patterns
 from engine.training.data import (
     BARRIER,
     EMBARGO_MINUTES,
@@ -101,30 +100,3 @@ def test_simultaneous_files_are_split_at_the_same_instants():
         name: [each.minute[part == name] for each, part in zip(bars, parts, strict=True)] for name in ("train", "test")
     }
     assert max(each.max() for each in ends["train"]) + EMBARGO_MINUTES <= min(each.min() for each in ends["test"])
-
-
-def draw(*points: tuple[int, float]) -> np.ndarray:
-    """Straight lines through (minute, level)."""
-    at, level = zip(*points, strict=True)
-    return 1.3 * (1.0 + 1e-3 * np.interp(np.arange(64), at, level))
-
-
-@pytest.mark.parametrize(
-    ("name", "path"),
-    [
-        ("head_and_shoulders", draw((0, 0), (12, 0.7), (20, 0.4), (32, 1), (44, 0.4), (52, 0.7), (63, 0.2))),
-        ("double_top", draw((0, 0), (18, 1), (30, 0.5), (44, 1), (63, 0.3))),
-        ("double_bottom", draw((0, 1), (6, 0.9), (18, 0), (30, 0.5), (44, 0), (63, 0.7))),
-        ("triangle", draw((0, 0), (10, 1), (22, 0.1), (33, 0.8), (42, 0.3), (51, 0.6), (63, 0.45))),
-        ("wedge", draw((0, 0.6), (10, 0), (24, 0.6), (34, 0.3), (44, 0.8), (51, 0.7), (57, 0.85), (63, 0.8))),
-    ],
-)
-def test_rules_see_the_pattern_that_was_drawn(name, path):
-    assert patterns.label(path[None])[0][patterns.NAMES.index(name)] == 1
-
-
-def test_rules_see_nothing_in_a_straight_line_and_are_free_of_price():
-    assert not patterns.label(draw((0, 0), (63, 1))[None]).any()
-    assert not patterns.label(np.full((1, 64), 1.3)).any()
-    paths = np.array([walk(np.random.default_rng(seed), 64) for seed in range(500)])
-    np.testing.assert_array_equal(patterns.label(paths), patterns.label(paths * 1024.0))
