@@ -14,13 +14,13 @@ from engine.contract.names import HORIZON_MINUTES
 WIDTH = 120
 
 
-def _page(title: str, *blocks: str) -> str:
+def page(title: str, *blocks: str) -> str:
     """Paragraphs are wrapped, tables stay as they are."""
     whole = [block if block.startswith("|") else textwrap.fill(" ".join(block.split()), WIDTH) for block in blocks]
     return "\n\n".join([f"# {title}", *whole]) + "\n"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     cells = [[f"{each:.4f}" if isinstance(each, float) else str(each) for each in row] for row in rows]
     return "\n".join("| " + " | ".join(row) + " |" for row in [list(head), ["---"] * len(head), *cells])
 
@@ -35,7 +35,7 @@ def price(quality: Mapping[str, Sequence[float]], q: np.ndarray, hidden: int, fe
         "horizon (min)", "error over that of no move", "Brier score of a rise", "of always 0.5", "sign right",
         "its standard error", "sign of the last minute right", "coverage of the 90 % interval", "multiplier",
     )  # fmt: skip
-    return _page(
+    return page(
         "basic_lstm 1.0",
         f"""One LSTM layer of {hidden} units over 49 closed minutes and the open one, {features} features a minute, all
         horizons in one pass. Made by `python -m engine.training` from `data/fx_m1`: fitted on the first 60 % of each
@@ -43,7 +43,7 @@ def price(quality: Mapping[str, Sequence[float]], q: np.ndarray, hidden: int, fe
         22 %; four hours between the parts belong to none.""",
         f"""Measured on {count:,} minutes of the last part, with fixed multipliers (the engine moves them by each key's
         outcomes):""",
-        _table(head, rows),
+        table(head, rows),
         """There is little skill here, as markets lead one to expect: an error just below 1 is better than no move by
         that little, one above 1 is worse. What can be relied on is the width of the intervals. The standard errors
         count one of h neighbouring minutes, because their outcomes overlap; three of the five symbols are of the same
@@ -52,47 +52,50 @@ def price(quality: Mapping[str, Sequence[float]], q: np.ndarray, hidden: int, fe
     )
 
 
+PICTURES = {
+    "image": "a picture, 16 points high, of the last 64 closed mids, lowest at the bottom, highest at the top",
+    "image_fine": """two layers of 64 by 64 points: the line through the last 64 closed mids, and the area under
+        their smoothed path, lowest mid at the bottom, highest at the top. The rules look for turning points of the
+        smoothed path and compare their heights; a column of the area adds up to such a height, and the line shows the
+        jumps that smoothing hides""",
+}
+
+
 def pattern(
-    quality: Mapping[str, Sequence[float]], touch: np.ndarray, names: Sequence[str], minutes: int, count: int
+    name: str, picture: str, quality: Mapping[str, Sequence[float]], names: Sequence[str], count: int, size: int
 ) -> str:
-    columns = ("rate", "shown", "shown_on_random_walks", "brier", "brier_of_rate")
-    rows = [[name, *(float(quality[each][k]) for each in columns), float(touch[k])] for k, name in enumerate(names)]
+    columns = ("rate", "shown", "shown_on_random_walks", "right_when_shown", "brier", "brier_of_rate")
+    errors = ("brier_difference", "standard_error", "calibration_error", "calibration_band")
+    rows = [[each, *(float(quality[column][k]) for column in columns)] for k, each in enumerate(names)]
+    judged = [[each, *(f"{float(quality[column][k]):.5f}" for column in errors)] for k, each in enumerate(names)]
     head = (
-        "pattern", "rule holds", "shown (above 0.3)", "shown on random walks", "Brier score", "of the rate alone",
-        "target touched first",
+        "pattern", "rule holds", "shown (above 0.3)", "shown on random walks", "rule holds when shown", "Brier score",
+        "of the rate alone",
     )  # fmt: skip
-    return _page(
-        "simple_pattern 1.0",
-        """Two convolutions over a picture, 16 points high, of the last 64 closed mids, lowest at the bottom, highest at
-        the top. It learns to see what published rules say (`engine/training/patterns.py` gives each rule and its
-        source); its probability is the calibrated chance that the rule holds now, and says nothing about what the
-        price will do.""",
-        f"Measured on {count:,} minutes that were used for neither fitting nor calibration:",
-        _table(head, rows),
-        f"""Patterns are shown on random walks about as often as on real minutes: a shown pattern describes the past
-        hour and forecasts nothing. The target lies half the window's range away, {minutes} minutes are given for it,
-        and its chance is the share measured on the calibration part, drawn towards that of all windows where few
-        were shown. Small shapes within the hour (head and shoulders, triangles) are mostly too fine for this
-        model, and it then says so by a low probability.""",
-    )
-
-
-def direction(quality: Mapping[str, float], rates: np.ndarray, trees: int, columns: int, count: int) -> str:
-    rows = [
-        ("log loss of sell, hold, buy", quality["log_loss"], quality["log_loss_of_rates"]),
-        ("Brier score: any touch or none (volatility)", quality["brier_of_touch"], quality["brier_of_touch_rate"]),
-        ("Brier score: which side, given a touch (direction)", quality["brier_of_side"], quality["brier_of_side_rate"]),
-    ]
-    sell, hold, buy = rates
-    return _page(
-        "xgboost_direction 3.2",
-        f"""{trees} trees of depth 3 over {columns} numbers. Its label is the first touch of 0.65 sigma sqrt(15)
-        above or below the mid by a minute's close within 15 minutes; neither is HOLD. Fitted on the first 60 % of each
-        file's minutes, calibrated on the next 18 %; four hours between the parts belong to none.""",
-        f"""Measured on {count:,} minutes of the last 22 %, beside the training part's rates (sell {sell:.3f}, hold
-        {hold:.3f}, buy {buy:.3f}):""",
-        _table(("", "model", "rates alone"), rows),
-        f"""Given a touch, the side it held for likelier was touched {100 * quality["side_right"]:.1f} % of the time.
-        Most of what this model knows is whether anything will happen; of the side it knows very little. The labels of
-        neighbouring minutes overlap, so these are fewer independent cases than minutes.""",
+    head_judged = ("pattern", "Brier score less the rate's", "its standard error", "calibration error", "null band")
+    one = {key: float(values[0]) for key, values in quality.items() if len(values) == 1}
+    return page(
+        name,
+        f"""Convolutions over {PICTURES[picture]}; {size / 1024:.0f} KiB in all. It learns to see what published rules
+        say (`engine/training/patterns.py` gives each rule, its source, and what was made stricter); its probability is
+        the calibrated chance that the rule holds now, and says nothing about what the price will do.""",
+        """Taught by the first 60 % of each file's minutes and by two million made-up walks (shapes are free of scale),
+        calibrated on the next 18 % and on other walks, judged on the last 22 %; four hours between the parts belong to
+        none.""",
+        f"Measured on {count:,} minutes of the last part, and on 50,000 windows of random walks:",
+        table(head, rows),
+        f"""Any pattern at all is shown in {100 * one["any_shown"]:.2f} % of these minutes and in
+        {100 * one["any_shown_on_random_walks"]:.2f} % of the random walks: about as often where patterns mean nothing.
+        A shown pattern describes the past hour and forecasts nothing.""",
+        f"""Beside the rate of the training part, with standard errors of blocks of two hours; the calibration error
+        beside the one below which 95 of 100 perfectly calibrated models stay, given that a pattern holds for
+        several minutes running, so that counts vary 6 to 10 times as much as those of independent minutes (as if there
+        were some {count // 8:,} of those):""",
+        table(head_judged, judged),
+        f"""Targets and completion times are the found shape's own: its height (of a flag or pennant, its pole) from the
+        present mid, within as many minutes as it took to form. `confidence`, the chance that a minute's close touches
+        the target in that time and before the mirror stop, comes from the height over what a random walk covers
+        meanwhile, fitted on the calibration part, with a term of each pattern. Of {one["touch_rows"]:,.0f} patterns
+        shown in the last part it said {one["touch_said"]:.3f} on average and {one["touch_found"]:.3f} came true
+        (standard error {one["touch_standard_error"]:.3f}; patterns of the same two hours count as one).""",
     )
