@@ -8,6 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -87,41 +90,40 @@ def test_a_signal_under_load_drains_and_all_that_was_taken_is_answered(folder, i
         assert_nothing_left(engine, pids)
 
 
-class Undrainable:
+@dataclass
+class Stuck:
+    engine: EngineProcess
+    local_path: str
+    pids: dict[str, int]
+
+
+@contextmanager
+def undrainable(folder: Path, issuer: Issuer, drain_s: int) -> Iterator[Stuck]:
     """An engine with accepted input that no bus will ever confirm: NATS went away, nobody reads locally."""
-
-    def __init__(self, folder: Path, issuer: Issuer, drain_s: int) -> None:
-        self.port = free_port()
-        self.local_path = str(folder / f"bus-{self.port}")
-        settings = {"engine": {"drain_s": drain_s}}
-        self.engine = EngineProcess(folder, issuer, f"nats://127.0.0.1:{self.port}", self.local_path, settings)
-        self.stream = Stream("stuck", "feed", issuer.token("stuck", "free"))
-        self.pids: dict[str, int] = {}
-
-    def __enter__(self) -> "Undrainable":
-        server = start_nats(self.port)
+    port = free_port()
+    local_path = str(folder / f"bus-{port}")
+    stream = Stream("stuck", "feed", issuer.token("stuck", "free"))
+    server = start_nats(port)
+    settings = {"engine": {"drain_s": drain_s}}
+    with EngineProcess(folder, issuer, f"nats://127.0.0.1:{port}", local_path, settings) as engine:
         try:
-            self.engine.start().wait_ready()
+            engine.wait_ready()
         finally:
             server.terminate()
             server.wait()
-        until(lambda: self.engine.health().get("buses", {}).get("nats") == "down", 5, "the loss of NATS is seen")
-        producer = LocalProducer(self.local_path)
+        until(lambda: engine.health().get("buses", {}).get("nats") == "down", 5, "the loss of NATS is seen")
+        producer = LocalProducer(local_path)
         producer.open()
         for _ in range(5):
-            self.stream.event_ns += MINUTE_NS
-            producer.send(self.stream.message([self.stream.vector("EURUSD")]))
-        until(lambda: self.engine.metric("tickpath_inputs_accepted_total") == 5, 5, "all are accepted")
+            stream.event_ns += MINUTE_NS
+            producer.send(stream.message([stream.vector("EURUSD")]))
+        until(lambda: engine.metric("tickpath_inputs_accepted_total") == 5, 5, "all are accepted")
         producer.close()
-        self.pids = self.engine.children()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.engine.__exit__()
+        yield Stuck(engine, local_path, engine.children())
 
 
 def test_a_drain_that_no_bus_confirms_ends_at_its_limit_and_says_why(folder, issuer):
-    with Undrainable(folder, issuer, drain_s=2) as stuck:
+    with undrainable(folder, issuer, drain_s=2) as stuck:
         engine = stuck.engine
         assert engine.handle is not None
         begin_s = time.monotonic()
@@ -140,7 +142,7 @@ def test_a_drain_that_no_bus_confirms_ends_at_its_limit_and_says_why(folder, iss
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_at_once(folder, issuer, number):
-    with Undrainable(folder, issuer, drain_s=60) as stuck:
+    with undrainable(folder, issuer, drain_s=60) as stuck:
         engine = stuck.engine
         assert engine.handle is not None
         engine.handle.send_signal(number)
