@@ -225,11 +225,8 @@ def test_cut_off_onnx_bytes_never_raise_anything_else():
 
 def test_bundled_models_pass_every_check_and_are_all_loaded(predictor):
     found = {model.manifest.name for model in predictor.models.values()}
-    assert (
-        found
-        == {each.name for each in read_store(STORE)}
-        == {"basic_lstm 1.0", "simple_pattern 1.0", "xgboost_direction 3.2"}
-    )
+    assert found == {each.name for each in read_store(STORE)}
+    assert found >= {"basic_lstm 1.0", "simple_pattern 1.0", "cnn_patterns 1.8", "xgboost_direction 3.2"}
 
 
 def store_with(tmp_path: Path, *left_alone: str) -> Path:
@@ -300,7 +297,7 @@ def test_loading_leaves_the_workers_row_and_the_breakers_alone(loaded):
     before = child.tobytes(), versions.tobytes()
     predictor = Predictor(STORE, versions, loaded.plans, child, MAX_BATCH)
     predictor.load()
-    assert len(predictor.models) == 3
+    assert len(predictor.models) == len(read_store(STORE))
     assert (child.tobytes(), versions.tobytes()) == before
 
 

@@ -1,4 +1,4 @@
-"""What is said of chart patterns: rarely on random walks, honestly on markets that were never seen, from their shape."""
+"""What is said of chart patterns: rarely on random walks, honestly on unseen markets, from their own shape."""
 
 import numpy as np
 import pytest

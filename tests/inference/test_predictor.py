@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from engine.contract.names import Kind, Reason, Signal, Status, Tier
 from engine.shared import Breaker, Phase
+from engine.tenancy.tiers import PLANS, VOTE, Role, fallbacks
 from fastpath import layout
 from tests.inference.conftest import answer
 from tests.inference.market import Market, walk, windows
@@ -21,6 +22,16 @@ def minutes(predictor, tier, count=FULL, mids=None, **more):
     for n, mid in enumerate(mids):
         market.minute(0, n, mid, **more)
     return answer(predictor, market.slots(), count, windows(1))[:count]
+
+
+MEMBERS = (Role.PRICE, Role.PATTERN, Role.DIRECTION)
+
+
+def answering(predictor, role, tier):
+    """Who has the role in this tier, and whether that is a stand-in."""
+    loaded = {model.manifest.id for model in predictor.models.values()} | {VOTE}
+    wanted = PLANS[tier].wanted(role)
+    return next((name, name != wanted) for name in (wanted, *fallbacks(role, wanted)) if name in loaded)
 
 
 def ids(predictor, found):
@@ -55,25 +66,29 @@ def test_each_tier_has_its_horizons_members_and_extras(predictor):
     assert [each["has_direction"] for each in (free, pro, enterprise)] == [0, 1, 1]
     assert [each["shap_count"] for each in (free, pro, enterprise)] == [0, 21, 21]
     assert ids(predictor, free) == ["basic_lstm", "simple_pattern"]
-    assert ids(predictor, pro) == ["basic_lstm", "simple_pattern", "xgboost_direction"]
-    assert ids(predictor, enterprise) == [*ids(predictor, pro), "vote"]
-    assert [each["model_count"] for each in (free, pro, enterprise)] == [2, 3, 3]
-    assert {predictor.versions["model_id"][each["final_version"]] for each in (free, pro, enterprise)} == {b"vote"}
+    assert ids(predictor, pro) == [answering(predictor, role, Tier.PRO)[0] for role in MEMBERS]
+    assert ids(predictor, enterprise)[:3] == ids(predictor, pro)
+    decided = [predictor.versions["model_id"][each["final_version"]].decode() for each in (free, pro, enterprise)]
+    assert decided == ["vote", "vote", answering(predictor, Role.ENSEMBLE, Tier.ENTERPRISE)[0]]
+    assert [each["model_count"] for each in (free, pro)] == [2, 3]
 
 
-def test_free_tier_is_ok_and_members_that_do_not_exist_yet_are_marked(predictor):
-    free, pro, enterprise = (minutes(predictor, tier)[-1] for tier in Tier)
-    assert [each["status"] for each in (free, pro, enterprise)] == [Status.OK, Status.DEGRADED, Status.DEGRADED]
-    assert list(free["contribution_fallback"][:2]) == [0, 0]
-    assert list(pro["contribution_fallback"][:3]) == [1, 1, 0]
+def test_status_is_ok_where_every_wanted_model_is_there_and_stand_ins_are_marked(predictor):
+    for tier in Tier:
+        last = minutes(predictor, tier)[-1]
+        roles = [role for role in MEMBERS if PLANS[tier].wanted(role) is not None]
+        expected = [answering(predictor, role, tier)[1] for role in roles]
+        assert list(last["contribution_fallback"][: len(roles)]) == expected
+        whole = not any(expected) and not answering(predictor, Role.ENSEMBLE, tier)[1]
+        assert last["status"] == (Status.OK if whole else Status.DEGRADED)
 
 
 @pytest.mark.parametrize("tier", Tier)
 def test_status_is_warming_until_every_model_has_its_closed_minutes(predictor, tier):
     answers = minutes(predictor, tier)
     assert next(n for n in range(FULL) if answers["status"][n] != Status.WARMING) == 64
-    price = [n for n in range(FULL) if "basic_lstm" in ids(predictor, answers[n])]
-    pattern = [n for n in range(FULL) if "simple_pattern" in ids(predictor, answers[n])]
+    names = [answering(predictor, role, tier)[0] for role in (Role.PRICE, Role.PATTERN)]
+    price, pattern = ([n for n in range(FULL) if name in ids(predictor, answers[n])] for name in names)
     assert (price[0], pattern[0]) == (49, 64)
     assert answers["has_pattern"].sum() == len(pattern)
 
@@ -151,7 +166,7 @@ def test_whatever_the_numbers_answers_are_finite_chances_and_ordered_prices(load
         slots[n]["indicators"] = indicators
     answers = answer(loaded, slots, len(vectors), windows(1))[: len(vectors)]
     for each in answers:
-        assert each["status"] in (Status.DEGRADED, Status.WARMING)
+        assert each["status"] in (Status.OK, Status.DEGRADED, Status.WARMING)
         horizons = each["horizon_count"]
         low, price, high = each["lower"][:horizons], each["price"][:horizons], each["upper"][:horizons]
         assert np.isfinite(high).all()
@@ -166,11 +181,11 @@ def test_whatever_the_numbers_answers_are_finite_chances_and_ordered_prices(load
 
 
 def test_vote_is_the_weighted_mean_of_its_members(predictor):
-    last = minutes(predictor, Tier.ENTERPRISE)[-1]
-    weight = last["weight"][:3].astype(float)
+    last = minutes(predictor, Tier.PRO)[-1]
+    weight, book = last["weight"][:3].astype(float), predictor._book
     assert weight.sum() == pytest.approx(1.0, abs=1e-6)
-    np.testing.assert_allclose(weight, [0.2, 0.1, 0.7], atol=1e-6)
-    book = predictor._book
+    expected = book.weight[last["contribution_version"][:3]]
+    np.testing.assert_allclose(weight, expected / expected.sum(), atol=1e-6)
     right = float(last["horizon_confidence"][2])
     rise = right if last["horizon_direction"][2] == Signal.BUY else 1 - right
     price = np.array([(1 - rise) * 0.6, 0.4, rise * 0.6])
@@ -191,7 +206,7 @@ def test_free_signal_is_the_sign_of_the_next_minute(predictor):
 
 
 def test_shown_patterns_are_above_the_threshold_and_the_likeliest_decides(predictor):
-    answers = minutes(predictor, Tier.FREE, 600)[64:]
+    answers = minutes(predictor, Tier.PRO, 1500)[64:]
     shown = answers[answers["pattern_count"] > 0]
     assert len(shown) > 20
     for each in shown:
