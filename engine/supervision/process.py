@@ -28,6 +28,7 @@ TRANSITIONS = {
     (Life.ABSENT, Life.SPENT),
 }
 KEPT = ("counters", "failures", "successes")  # what of a row outlives its process
+WATCHED_SHARE = 5  # from a fifth of its limit on, what a silent process waits for a processor is watched
 PULSE_LIMITS_MS = {
     Phase.LOADING: limits.LOADING_LIMIT_MS,
     Phase.STANDBY: limits.PULSE_LIMIT_MS,
@@ -101,7 +102,7 @@ class Process:
         limit_ms = PULSE_LIMITS_MS[phase]
         since_ns = self.started_ns if loading else pulse_ns
         silent_ms = (now_ns - since_ns) // 1_000_000
-        if 2 * silent_ms < limit_ms:
+        if WATCHED_SHARE * silent_ms < limit_ms:
             self._waited_from_ns = -1
             return ""
         if self._waited_from_ns < 0:
@@ -130,18 +131,21 @@ class Process:
     def order_end(self) -> None:
         self.row["order"] = 1
 
-    def kill_and_reap(self) -> None:
-        """For the engine's end: nothing is left behind."""
+    def kill(self) -> None:
+        """For the engine's end; `reap` follows."""
+        if self.handle is not None and self.handle.poll() is None:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def reap(self) -> None:
+        """Waits for a killed process, so that nothing is left behind."""
         if self.handle is None:
             return
-        if self.handle.poll() is None:
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-            poll = select.poll()
-            poll.register(self.pidfd, select.POLLIN)
-            if not poll.poll(limits.REAP_LIMIT_MS):
-                self.log.error("%s (pid %d) cannot be killed: it hangs in the kernel", self.seat.name, self.handle.pid)
-                return
-            self.handle.wait()
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        if not poll.poll(limits.REAP_LIMIT_MS):
+            self.log.error("%s (pid %d) cannot be killed: it hangs in the kernel", self.seat.name, self.handle.pid)
+            return
+        self.handle.wait()
         os.close(self.pidfd)
         self.handle = None
 

@@ -125,7 +125,9 @@ class Supervisor:
         while any(process.is_running() for process in self.processes) and time.monotonic() < deadline_s:
             self._wait(limits.TICK_MS)
         for process in self.processes:
-            process.kill_and_reap()
+            process.kill()
+        for process in self.processes:
+            process.reap()
         if self.settings.bus.local.path:
             for path in (self.settings.bus.local.path, f"{self.settings.bus.local.path}.out"):
                 Path(path).unlink(missing_ok=True)

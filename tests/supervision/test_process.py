@@ -32,7 +32,8 @@ def shared() -> Iterator[Shared]:
 def process(shared: Shared) -> Iterator[Process]:
     made = Process(ROLES["worker"], SEAT, shared, logging.getLogger("t"))
     yield made
-    made.kill_and_reap()
+    made.kill()
+    made.reap()
 
 
 def start(process: Process, code: str = "import signal; signal.pause()") -> subprocess.Popen:
@@ -160,11 +161,13 @@ def test_at_the_end_nothing_is_left_whatever_the_child_does(process: Process) ->
     assert handle.stdout is not None
     handle.stdout.readline()
     handle.send_signal(signal.SIGTERM)
-    process.kill_and_reap()
+    process.kill()
+    process.reap()
     assert process.handle is None
     with pytest.raises(ProcessLookupError):
         os.kill(handle.pid, 0)
-    process.kill_and_reap()  # again changes nothing
+    process.kill()  # again changes nothing
+    process.reap()
     handle.stdout.close()
 
 
