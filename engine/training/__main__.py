@@ -17,7 +17,14 @@ from engine.training import direction, price, shapes
 from engine.training.data import load
 
 ROOT = Path(__file__).parent.parent.parent
-MODELS = {"basic_lstm": price.train, "simple_pattern": shapes.train, "xgboost_direction": direction.train}
+MODELS = {
+    "basic_lstm": partial(price.train, plan=price.BASIC),
+    "advanced_lstm": partial(price.train, plan=price.ADVANCED),
+    "simple_pattern": partial(shapes.train, shapes.SIMPLE),
+    "cnn_patterns": partial(shapes.train, shapes.CNN),
+    "xgboost_direction": direction.train,
+}
+JUDGED_LIVE = ("basic_lstm", "advanced_lstm")  # by what the engine answers to the bars
 
 
 def main() -> int:
@@ -39,7 +46,8 @@ def main() -> int:
     report(f"{len(examples.minute):,} minutes read")
     for name, train in MODELS.items():
         if arguments.only in (None, name):
-            train(examples, arguments.store, partial(report, about=f"{name}: "))
+            bars = {"data": arguments.data} if name in JUDGED_LIVE else {}
+            train(examples, arguments.store, partial(report, about=f"{name}: "), **bars)
             report(f"{name}: written to {arguments.store / name}")
     return 0
 

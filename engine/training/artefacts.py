@@ -15,16 +15,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from engine.inference.batch import LSTM_MINUTES
 from engine.inference.features import FEATURES
-from engine.inference.image import HEIGHT, IMAGE_MINUTES
 
 OPSET = 17
 
 
-def _tensor(name: str, values: Any) -> Any:
+def tensor(name: str, values: Any) -> Any:
     return numpy_helper.from_array(np.ascontiguousarray(values), name)
 
 
-def _model(nodes: list[Any], name: str, inputs: list[Any], outputs: list[Any], tensors: list[Any]) -> bytes:
+def model_bytes(nodes: list[Any], name: str, inputs: list[Any], outputs: list[Any], tensors: list[Any]) -> bytes:
     graph = helper.make_graph(nodes, name, inputs, outputs, tensors)
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8, producer_name="tickpath"
@@ -34,18 +33,23 @@ def _model(nodes: list[Any], name: str, inputs: list[Any], outputs: list[Any], t
 
 
 def lstm_bytes(parameters: Mapping[str, np.ndarray], horizons: int) -> bytes:
-    hidden = parameters["r"].shape[1]
-    bias = np.concatenate([parameters["b"], np.zeros(4 * hidden, "f4")])
-    tensors = [
-        _tensor("w", parameters["w"][None]),
-        _tensor("r", parameters["r"][None]),
-        _tensor("b", bias[None]),
-        _tensor("first", np.array([0], "i8")),
-        *(_tensor(name, parameters[name]) for name in ("move_w", "move_b", "rise_w", "rise_b")),
-    ]
-    nodes = [
-        helper.make_node("Transpose", ["rows"], ["steps"], perm=[1, 0, 2]),
-        helper.make_node("LSTM", ["steps", "w", "r", "b"], ["", "last"], hidden_size=hidden),
+    """Layer upon layer over all steps; the heads read the last layer's last step."""
+    heads = ("move_w", "move_b", "rise_w", "rise_b")
+    tensors = [tensor("first", np.array([0], "i8")), *(tensor(name, parameters[name]) for name in heads)]
+    nodes = [helper.make_node("Transpose", ["rows"], ["x0"], perm=[1, 0, 2])]
+    layers = sum(name[0] == "r" and name[1:].isdigit() for name in parameters)
+    if layers > 1:
+        tensors.append(tensor("one", np.array([1], "i8")))
+    for k in range(layers):
+        hidden = parameters[f"r{k}"].shape[1]
+        bias = np.concatenate([parameters[f"b{k}"], np.zeros(4 * hidden, "f4")])
+        tensors += [tensor(f"{name}{k}", parameters[f"{name}{k}"][None]) for name in ("w", "r")]
+        tensors.append(tensor(f"b{k}", bias[None]))
+        outs = ["", "last"] if k == layers - 1 else [f"y{k}"]
+        nodes.append(helper.make_node("LSTM", [f"x{k}", f"w{k}", f"r{k}", f"b{k}"], outs, hidden_size=hidden))
+        if k < layers - 1:
+            nodes.append(helper.make_node("Squeeze", [f"y{k}", "one"], [f"x{k + 1}"]))
+    nodes += [
         helper.make_node("Squeeze", ["last", "first"], ["state"]),
         helper.make_node("Gemm", ["state", "move_w", "move_b"], ["move"]),
         helper.make_node("Gemm", ["state", "rise_w", "rise_b"], ["logit"]),
@@ -53,24 +57,7 @@ def lstm_bytes(parameters: Mapping[str, np.ndarray], horizons: int) -> bytes:
     ]
     inputs = [helper.make_tensor_value_info("rows", TensorProto.FLOAT, [1, LSTM_MINUTES + 1, FEATURES])]
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, horizons]) for name in ("move", "rise")]
-    return _model(nodes, "lstm", inputs, outputs, tensors)
-
-
-def cnn_bytes(parameters: Mapping[str, np.ndarray], patterns: int) -> bytes:
-    tensors = [_tensor(name, parameters[name]) for name in ("k1", "b1", "k2", "b2", "w", "b")]
-    spread: dict[str, Any] = {"strides": [2, 2], "pads": [1, 1, 1, 1]}
-    nodes = [
-        helper.make_node("Conv", ["image", "k1", "b1"], ["c1"], **spread),
-        helper.make_node("Relu", ["c1"], ["r1"]),
-        helper.make_node("Conv", ["r1", "k2", "b2"], ["c2"], **spread),
-        helper.make_node("Relu", ["c2"], ["r2"]),
-        helper.make_node("Flatten", ["r2"], ["flat"]),
-        helper.make_node("Gemm", ["flat", "w", "b"], ["logit"]),
-        helper.make_node("Sigmoid", ["logit"], ["pattern"]),
-    ]
-    inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 1, HEIGHT, IMAGE_MINUTES])]
-    outputs = [helper.make_tensor_value_info("pattern", TensorProto.FLOAT, [1, patterns])]
-    return _model(nodes, "cnn", inputs, outputs, tensors)
+    return model_bytes(nodes, "lstm", inputs, outputs, tensors)
 
 
 def _value(value: Any) -> str:

@@ -1,10 +1,10 @@
-"""Small networks in JAX: how they are fitted, for both the LSTM and the CNN.
+"""Small networks in JAX: how they are fitted, for the LSTMs.
 
 Owns the training loop; run by `python -m engine.training`. Reads arrays, returns parameters. What
 must stay true: the same seed and data give the same parameters on the same machine.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,60 +13,50 @@ import numpy as np
 import optax
 
 Parameters = dict[str, Any]
+Disturb = Callable[..., tuple[np.ndarray, ...]]  # (rng, *rows) -> rows
 
 
-def lstm_parameters(seed: int, inputs: int, hidden: int, outputs: int) -> Parameters:
-    """Gates in ONNX's order: input, output, forget, cell."""
+def lstm_parameters(seed: int, inputs: int, layers: Sequence[int], outputs: int) -> Parameters:
+    """Gates in ONNX's order: input, output, forget, cell. Layer k has w, r and b of its own: w0, r0, b0, w1 ..."""
     rng = np.random.default_rng(seed)
-    bias = np.zeros(4 * hidden, "f4")
-    bias[2 * hidden : 3 * hidden] = 1.0
-    return {
-        "w": rng.normal(0, 1 / np.sqrt(inputs), (4 * hidden, inputs)).astype("f4") * 0.5,
-        "r": rng.normal(0, 1 / np.sqrt(hidden), (4 * hidden, hidden)).astype("f4"),
-        "b": bias,
-        "move_w": np.zeros((hidden, outputs), "f4"),
-        "move_b": np.zeros(outputs, "f4"),
-        "rise_w": np.zeros((hidden, outputs), "f4"),
-        "rise_b": np.zeros(outputs, "f4"),
-    }
+    out: Parameters = {}
+    for k, hidden in enumerate(layers):
+        bias = np.zeros(4 * hidden, "f4")
+        bias[2 * hidden : 3 * hidden] = 1.0
+        out[f"w{k}"] = rng.normal(0, 1 / np.sqrt(inputs), (4 * hidden, inputs)).astype("f4") * 0.5
+        out[f"r{k}"] = rng.normal(0, 1 / np.sqrt(hidden), (4 * hidden, hidden)).astype("f4")
+        out[f"b{k}"] = bias
+        inputs = hidden
+    for name in ("move", "rise"):
+        out[f"{name}_w"] = np.zeros((inputs, outputs), "f4")
+        out[f"{name}_b"] = np.zeros(outputs, "f4")
+    return out
+
+
+def layers_of(parameters: Mapping[str, Any]) -> int:
+    return sum(name.startswith("r") and name[1:].isdigit() for name in parameters)
 
 
 def lstm(parameters: Parameters, x: Any) -> tuple[Any, Any]:
-    """x: (n, steps, inputs) -> medians and logits of a rise, (n, horizons) each."""
-    hidden = parameters["r"].shape[1]
+    """x: (n, steps, inputs) -> medians and logits of a rise, (n, horizons) each. A step knows itself and the past."""
+    count = layers_of(parameters)
 
-    def step(state: Any, row: Any) -> Any:
-        h, c = state
-        gates = row @ parameters["w"].T + h @ parameters["r"].T + parameters["b"]
-        i, o, f, g = jnp.split(gates, 4, axis=1)
-        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-        return (jax.nn.sigmoid(o) * jnp.tanh(c), c), None
+    def step(states: Any, row: Any) -> Any:
+        after = []
+        for k in range(count):
+            h, c = states[k]
+            gates = row @ parameters[f"w{k}"].T + h @ parameters[f"r{k}"].T + parameters[f"b{k}"]
+            i, o, f, g = jnp.split(gates, 4, axis=1)
+            c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+            row = jax.nn.sigmoid(o) * jnp.tanh(c)
+            after.append((row, c))
+        return tuple(after), None
 
-    zero = jnp.zeros((x.shape[0], hidden))
-    (h, _), _ = jax.lax.scan(step, (zero, zero), jnp.swapaxes(x, 0, 1))
-    return h @ parameters["move_w"] + parameters["move_b"], h @ parameters["rise_w"] + parameters["rise_b"]
-
-
-def cnn_parameters(seed: int, patterns: int) -> Parameters:
-    rng = np.random.default_rng(seed)
-    return {
-        "k1": rng.normal(0, 1 / 3, (8, 1, 3, 3)).astype("f4"),
-        "b1": np.zeros(8, "f4"),
-        "k2": rng.normal(0, 1 / 8, (16, 8, 3, 3)).astype("f4"),
-        "b2": np.zeros(16, "f4"),
-        "w": rng.normal(0, 1 / 32, (16 * 4 * 16, patterns)).astype("f4"),
-        "b": np.full(patterns, -3.0, "f4"),
-    }
-
-
-def cnn(parameters: Parameters, image: Any) -> Any:
-    """image: (n, 1, 16, 64) -> logits (n, patterns)."""
-    pads = [(1, 1), (1, 1)]
-    x = jax.lax.conv_general_dilated(image, parameters["k1"], (2, 2), pads)
-    x = jax.nn.relu(x + parameters["b1"][:, None, None])
-    x = jax.lax.conv_general_dilated(x, parameters["k2"], (2, 2), pads)
-    x = jax.nn.relu(x + parameters["b2"][:, None, None])
-    return x.reshape(x.shape[0], -1) @ parameters["w"] + parameters["b"]
+    sizes = [parameters[f"r{k}"].shape[1] for k in range(count)]
+    start = tuple((jnp.zeros((x.shape[0], size)), jnp.zeros((x.shape[0], size))) for size in sizes)
+    states, _ = jax.lax.scan(step, start, jnp.swapaxes(x, 0, 1))
+    last = states[-1][0]
+    return last @ parameters["move_w"] + parameters["move_b"], last @ parameters["rise_w"] + parameters["rise_b"]
 
 
 def fit(
@@ -78,9 +68,20 @@ def fit(
     report: Callable[[str], None],
     rate: float = 2e-3,
     size: int = 256,
+    disturb: Disturb | None = None,
+    watch: tuple[np.ndarray, ...] | None = None,
+    share: float = 1.0,
 ) -> Parameters:
-    """AdamW with a rate that falls to zero; `loss(parameters, *rows)`."""
-    count = len(arrays[0])
+    """AdamW with a rate that falls to zero; `loss(parameters, *rows)`.
+
+    Parameters
+    ----------
+    disturb : changes each batch at random before it is learned
+    watch : rows that are not learned; what is returned is the epoch's end that loses least on them, and training
+        stops after two epochs that were worse
+    share : of the rows that an epoch takes, others each time
+    """
+    count = int(share * len(arrays[0]))
     steps = epochs * (count // size)
     optimizer = optax.adamw(optax.cosine_decay_schedule(rate, steps), weight_decay=1e-3)
 
@@ -90,16 +91,24 @@ def fit(
         changes, state = optimizer.update(gradient, state, now)
         return optax.apply_updates(now, changes), state, value
 
+    judge = jax.jit(loss)
     rng = np.random.default_rng(seed)
     now, state = jax.tree.map(jnp.asarray, parameters), optimizer.init(parameters)
+    best, best_loss, worse = now, np.inf, 0
     for epoch in range(epochs):
-        order, total = rng.permutation(count), 0.0
+        order, total = rng.permutation(len(arrays[0])), 0.0
         for first in range(0, count - size + 1, size):
-            rows = order[first : first + size]
-            now, state, value = update(now, state, tuple(each[rows] for each in arrays))
+            rows = tuple(each[order[first : first + size]] for each in arrays)
+            now, state, value = update(now, state, disturb(rng, *rows) if disturb else rows)
             total += float(value)
-        report(f"epoch {epoch + 1}/{epochs}, loss {total / (count // size):.4f}")
-    return jax.tree.map(np.asarray, now)
+        seen = float(judge(now, *watch)) if watch else -float(epoch)
+        report(
+            f"epoch {epoch + 1}/{epochs}, loss {total / (count // size):.4f}" + (f", watched {seen:.4f}" * bool(watch))
+        )
+        best, best_loss, worse = (now, seen, 0) if seen < best_loss else (best, best_loss, worse + 1)
+        if worse == 2:
+            break
+    return jax.tree.map(np.array, best)
 
 
 def predict(function: Callable[..., Any], parameters: Parameters, x: np.ndarray, size: int = 2048) -> list[np.ndarray]:

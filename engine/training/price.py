@@ -1,12 +1,16 @@
-"""basic_lstm: how far and which way the mid goes in 1, 5, 15 and 60 minutes.
+"""basic_lstm and advanced_lstm: how far and which way the mid goes in 1, 5, 15 and 60 minutes.
 
-Owns its loss, calibration and card; run by `python -m engine.training`. What must stay true: it is
-fitted on the training part, scaled on the calibration part, and judged on the test part alone.
+Owns their loss, fitting and calibration; run by `python -m engine.training`. What must stay true: a
+network is fitted on the training part but for its last days, which say when to stop; its heads are
+scaled and its multipliers measured on the calibration part; it is judged on the test part alone, by
+what the engine answers (`engine.training.live`).
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,127 +19,222 @@ import numpy as np
 from engine.contract.names import HORIZON_MINUTES
 from engine.inference.batch import LSTM_MINUTES
 from engine.inference.features import FEATURE_NAMES
-from engine.training import artefacts, cards, network
-from engine.training.data import Examples
+from engine.training import artefacts, controls, live, network, price_card
+from engine.training.bootstrap import When, mean_score
+from engine.training.data import EMBARGO_MINUTES, SIMULTANEOUS, Examples
 
-HIDDEN = 32
-EPOCHS = 6
-SEED = 20260101
-WEIGHT = 0.2
 UNKNOWN_SPREAD = -1.0  # as the features say it
-SCALES = np.linspace(0.0, 1.2, 25)
+SCALES = np.linspace(0.0, 3.0, 61)  # a network that stopped early says too little
+WATCHED = 0.12  # of the training part's minutes: its last ones
+FAR = 5.0  # an outcome beyond says "far" and no more
+INDICATORS = [FEATURE_NAMES.index(name) for name in ("sma_20_gap", "ema_12_gap", "ema_26_gap", "macd", "rsi_14", "atr")]
+UNSIGNED = ("range_15", "range_60", "volatility_ratio", "atr", "spread", "gap")
+MIRROR = np.array([1.0 if name in UNSIGNED else -1.0 for name in FEATURE_NAMES], "f4")
+
+
+class Plan(NamedTuple):
+    id: str
+    version: str
+    layers: tuple[int, ...]
+    epochs: int
+    share: float  # of the rows that an epoch takes
+    seed: int
+    weight: float  # in the vote
+
+
+BASIC = Plan("basic_lstm", "1.0", (24,), 6, 0.5, 20260101, 0.2)
+ADVANCED = Plan("advanced_lstm", "2.1", (48, 48), 5, 0.35, 20260104, 0.2)
 
 
 def loss(parameters: Any, rows: Any, move: Any) -> Any:
     """Absolute error (proper for a median) and cross entropy of the sign, where there was a move."""
     median, logit = network.lstm(parameters, rows)
     known, moved = jnp.isfinite(move), jnp.isfinite(move) & (move != 0.0)
-    y = jnp.clip(jnp.where(known, move, 0.0), -5.0, 5.0)
+    y = jnp.clip(jnp.where(known, move, 0.0), -FAR, FAR)
     distance = jnp.where(known, jnp.abs(y - median), 0.0).sum() / known.sum()
     rise = jnp.where(moved, jax.nn.softplus(jnp.where(y > 0, -logit, logit)), 0.0).sum() / moved.sum()
     return distance + rise
 
 
-def withhold_spreads(rows: np.ndarray, seed: int) -> np.ndarray:
-    """A copy where half of the examples know no spread before some minute, as after a price history.
+def disturb(rng: np.random.Generator, rows: np.ndarray, move: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Half of the examples are mirrored, because no market is known to prefer a side; spreads are withheld before some
+    minute from half of them, as after a price history, and each step's indicators from one in ten.
 
-    rows: (n, minutes, features).
+    rows: (n, minutes, features). move: (n, horizons).
     """
-    rng = np.random.default_rng(seed)
-    out = rows.copy()
+    side = rng.choice(np.array([-1.0, 1.0], "f4"), len(rows))
+    out = np.where(side[:, None, None] < 0.0, rows * MIRROR, rows)
     known_from = np.where(rng.random(len(rows)) < 0.5, rng.integers(1, rows.shape[1] + 1, len(rows)), 0)
-    unknown = np.arange(rows.shape[1]) < known_from[:, None]
-    out[unknown, FEATURE_NAMES.index("spread")] = UNKNOWN_SPREAD
-    return out
+    out[np.arange(rows.shape[1]) < known_from[:, None], FEATURE_NAMES.index("spread")] = UNKNOWN_SPREAD
+    without = rng.random(len(rows)) < 0.1
+    out[np.ix_(without, np.arange(rows.shape[1]), INDICATORS)] = 0.0
+    return out, move * side[:, None]
 
 
-def cross_entropy(logit: np.ndarray, rise: np.ndarray) -> float:
-    return float(np.logaddexp(0.0, np.where(rise, -logit, logit)).mean())
+def group_of(symbol: np.ndarray) -> np.ndarray:
+    """Files of the same time share a name."""
+    return np.where(np.isin(symbol, SIMULTANEOUS), SIMULTANEOUS[0], symbol)
 
 
-def calibrate(parameters: network.Parameters, median: np.ndarray, logit: np.ndarray, move: np.ndarray) -> np.ndarray:
-    """Shrinks both heads, horizon by horizon, to what holds on data they were not fitted on. Returns q."""
-    q = np.empty(move.shape[1])
-    for h in range(move.shape[1]):
+def when_of(examples: Examples, rows: np.ndarray) -> When:
+    symbol = examples.symbol[rows]
+    return When(examples.minute[rows], group_of(symbol), symbol)
+
+
+def ready_rows(examples: Examples, part: str) -> np.ndarray:
+    ready = (examples.depth >= LSTM_MINUTES) & np.isfinite(examples.move).any(1)
+    return np.flatnonzero(ready & (examples.part == part))
+
+
+def last_days(examples: Examples, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that teach, and the watched ones after them, hours apart."""
+    group, minute = group_of(examples.symbol[rows]), examples.minute[rows]
+    cut = np.zeros(len(rows), "i8")
+    for each in np.unique(group):
+        cut[group == each] = np.quantile(minute[group == each], 1.0 - WATCHED)
+    return rows[minute < cut - EMBARGO_MINUTES], rows[minute >= cut]
+
+
+def learn(
+    examples: Examples, rows: np.ndarray, plan: Plan, report: Callable[[str], None], move: np.ndarray | None = None
+) -> network.Parameters:
+    """Fitted on some rows; `move` in place of their labels where a control wants others."""
+    y = (examples.move if move is None else move).astype("f4")
+    teach, watched = last_days(examples, rows)
+    watched = np.random.default_rng(plan.seed).permutation(watched)[:4000]
+    start = network.lstm_parameters(plan.seed, len(FEATURE_NAMES), plan.layers, len(HORIZON_MINUTES))
+    return network.fit(
+        start, loss, (examples.rows[teach], y[teach]), plan.seed, plan.epochs, report,
+        disturb=disturb, watch=(examples.rows[watched], y[watched]), share=plan.share,
+    )  # fmt: skip
+
+
+def _sure_part(gain: np.ndarray, horizon: int, when: When) -> float:
+    """How much of a scale found on these rows to believe: none of it where its gain is within a standard error."""
+    found = mean_score(gain, horizon, when=when, draws=400)
+    return max(0.0, 1.0 - (found.standard_error / found.mean) ** 2) if found.mean > 0.0 else 0.0
+
+
+def cross_entropy(logit: np.ndarray, rise: np.ndarray) -> np.ndarray:
+    return np.logaddexp(0.0, np.where(rise, -logit, logit))
+
+
+def scale_heads(
+    parameters: network.Parameters, median: np.ndarray, logit: np.ndarray, move: np.ndarray, when: When
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scales both heads, horizon by horizon, to what held on data they were not fitted on. Returns the scales.
+
+    What is gained over no move and over one half is drawn towards nought by its own uncertainty: a scale that
+    chance alone may have made is no scale.
+    """
+    scales = np.zeros((2, move.shape[1]))
+    for h, minutes in enumerate(HORIZON_MINUTES):
         known = np.isfinite(move[:, h])
         y, m, z = move[known, h], median[known, h], logit[known, h]
-        scale = SCALES[np.argmin([np.abs(y - s * m).mean() for s in SCALES])]
         moved = y != 0.0
-        slope = SCALES[np.argmin([cross_entropy(s * z[moved], y[moved] > 0) for s in SCALES])]
-        for name, by in (("move_w", scale), ("move_b", scale), ("rise_w", slope), ("rise_b", slope)):
-            parameters[name][..., h] *= by
-        q[h] = np.quantile(np.abs(y - scale * m), 0.9)
-    return q
+        here = When(when.minute[known], when.group[known], when.symbol[known] if when.symbol is not None else None)
+        there = When(*(each[moved] if each is not None else None for each in here))
+        s = SCALES[np.argmin([np.abs(y - s * m).mean() for s in SCALES])]
+        scales[0, h] = s * _sure_part(np.abs(y) - np.abs(y - s * m), minutes, here) if s > 0.0 else 0.0
+        s = SCALES[np.argmin([cross_entropy(s * z[moved], y[moved] > 0).mean() for s in SCALES])]
+        gain = np.log(2.0) - cross_entropy(s * z[moved], y[moved] > 0)
+        scales[1, h] = s * _sure_part(gain, minutes, there) if s > 0.0 else 0.0
+        for k, name in enumerate(("move", "rise")):
+            for end in ("w", "b"):
+                parameters[f"{name}_{end}"][..., h] *= scales[k, h]
+    return scales[0], scales[1]
 
 
-def judge(median: np.ndarray, logit: np.ndarray, move: np.ndarray, q: np.ndarray) -> dict[str, list[float]]:
-    """On the test part, beside what is known without a model."""
-    quality: dict[str, list[float]] = {
-        name: []
-        for name in ("coverage", "error_share", "brier", "brier_of_half", "right", "standard_error", "right_last_move")
-    }
-    for h in range(move.shape[1]):
-        known = np.isfinite(move[:, h])
-        y, m = move[known, h], median[known, h]
-        chance = 1.0 / (1.0 + np.exp(-logit[known, h]))
-        moved, rise = y != 0.0, y > 0.0
-        quality["coverage"].append((np.abs(y - m) <= q[h]).mean())
-        quality["error_share"].append(np.abs(y - m).mean() / np.abs(y).mean())
-        quality["brier"].append(((chance - rise)[moved] ** 2).mean())
-        quality["brier_of_half"].append(0.25)
-        quality["right"].append(((chance > 0.5) == rise)[moved].mean())
-        # Outcomes of neighbouring minutes overlap: of h minutes in a row one counts.
-        quality["standard_error"].append(0.5 / np.sqrt(moved.sum() / HORIZON_MINUTES[h]))
-    return quality
+def conformal_q(distance: np.ndarray) -> float:
+    """The multiplier that covers 90 % of what comes next, if it is like these: their ceil(0.9 (n + 1))-th.
+
+    >>> conformal_q(np.arange(1.0, 100.0))
+    90.0
+    """
+    ordered = np.sort(distance[np.isfinite(distance)])
+    return float(ordered[min(int(np.ceil(0.9 * (len(ordered) + 1))), len(ordered)) - 1])
 
 
-def train(examples: Examples, store: Path, report: Callable[[str], None]) -> None:
-    ready = (examples.depth >= LSTM_MINUTES) & np.isfinite(examples.move).any(1)
-    part = {name: np.flatnonzero(ready & (examples.part == name)) for name in ("train", "calibration", "test")}
-    rows, move = examples.rows, examples.move.astype("f4")
-    start = network.lstm_parameters(SEED, len(FEATURE_NAMES), HIDDEN, len(HORIZON_MINUTES))
-    known = {name: withhold_spreads(rows[part[name]], SEED) for name in ("train", "calibration")}
-    fitted = network.fit(start, loss, (known["train"], move[part["train"]]), SEED, EPOCHS, report)
-    fitted = {name: np.array(each) for name, each in fitted.items()}
-    median, logit = network.predict(network.lstm, fitted, known["calibration"])
-    q = calibrate(fitted, median, logit, move[part["calibration"]])
-    median, logit = network.predict(network.lstm, fitted, rows[part["test"]])
-    quality = judge(median, logit, move[part["test"]], q)
-    last = np.sign(rows[part["test"], -1, 0])
-    for h in range(len(HORIZON_MINUTES)):
-        y = move[part["test"], h]
-        moved = np.isfinite(y) & (y != 0.0) & (last != 0.0)
-        quality["right_last_move"].append((np.sign(y) == last)[moved].mean())
-    seen = np.concatenate([rows[part["train"], -1], examples.sigma[part["train"], None]], axis=1)
+def left_out_q(examples: Examples, plan: Plan, scale: np.ndarray, report: Callable[[str], None]) -> np.ndarray:
+    """Each symbol's calibration part, predicted by a network that never saw the symbol; a multiplier a horizon.
+
+    The networks are fitted on less than the model itself: what matters here is the width around their medians.
+    """
+    quick = plan._replace(epochs=2, share=plan.share / 2.0)
+    teach, judge = ready_rows(examples, "train"), ready_rows(examples, "calibration")
+    distances = []
+    for symbol in np.unique(examples.symbol):
+        rows, own = teach[examples.symbol[teach] != symbol], judge[examples.symbol[judge] == symbol]
+        fitted = learn(examples, rows, quick, partial(_about, report, f"without {symbol}: "))
+        median, _ = network.predict(network.lstm, fitted, examples.rows[own])
+        distances.append(np.abs(examples.move[own] - scale * median))
+    found = np.concatenate(distances)
+    return np.array([conformal_q(found[:, h]) for h in range(found.shape[1])])
+
+
+def _about(report: Callable[[str], None], what: str, line: str) -> None:
+    report(what + line)
+
+
+def bounds(examples: Examples, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Range of each feature and of the volatility, of closed minutes and open ones."""
+    sigma = examples.sigma[rows, None]
+    seen = np.concatenate([np.concatenate([examples.rows[rows, k], sigma], axis=1) for k in (-2, -1)])
+    return {"low": np.quantile(seen, 0.00005, axis=0), "high": np.quantile(seen, 0.99995, axis=0)}
+
+
+def label_view(examples: Examples, fitted: network.Parameters, rows: np.ndarray) -> list[float]:
+    """For a vote on the 15-minute label: how often it is not HOLD, and the slope from a rise's logit to that of BUY."""
+    known = rows[examples.label[rows] >= 0]
+    touched = known[examples.label[known] != 1]
+    logit = network.predict(network.lstm, fitted, examples.rows[touched])[1][:, HORIZON_MINUTES.index(15)]
+    buy = examples.label[touched] == 2
+    slopes = SCALES[SCALES <= 1.0]
+    return [
+        len(touched) / len(known),
+        float(slopes[np.argmin([cross_entropy(each * logit, buy).mean() for each in slopes])]),
+    ]
+
+
+def train(examples: Examples, store: Path, report: Callable[[str], None], *, plan: Plan, data: Path) -> None:
+    teach, steady = ready_rows(examples, "train"), ready_rows(examples, "calibration")
+    fitted = learn(examples, teach, plan, report)
+    median, logit = network.predict(network.lstm, fitted, examples.rows[steady])
+    scale, slope = scale_heads(fitted, median, logit, examples.move[steady], when_of(examples, steady))
+    report(f"heads scaled by {scale.round(2).tolist()} (median) and {slope.round(2).tolist()} (rise)")
+    q = left_out_q(examples, plan, scale, report)
+    report(f"multipliers {q.round(3).tolist()}")
     manifest = {
-        "id": "basic_lstm",
-        "version": "1.0",
+        "id": plan.id,
+        "version": plan.version,
         "kind": "lstm",
         "role": "price",
         "features": list(FEATURE_NAMES),
         "closed_minutes": LSTM_MINUTES,
         "outputs": ["move", "rise"],
         "horizons": list(HORIZON_MINUTES),
-        "weight": WEIGHT,
-        "calibration": {"q": q},
-        "range": {"low": np.quantile(seen, 0.00005, axis=0), "high": np.quantile(seen, 0.99995, axis=0)},
-        "training": source(examples, part["train"]),
-        "quality": quality,
+        "weight": plan.weight,
+        "calibration": {"q": q, "label": label_view(examples, fitted, steady)},
+        "range": bounds(examples, teach),
+        "training": source(examples, teach, plan.seed),
     }
-    artefacts.write(
-        store,
-        artefacts.lstm_bytes(fitted, len(HORIZON_MINUTES)),
-        "model.onnx",
-        manifest,
-        cards.price(quality, q, HIDDEN, len(FEATURE_NAMES), len(part["test"])),
-    )
+    artefact = artefacts.lstm_bytes(fitted, len(HORIZON_MINUTES))
+    with TemporaryDirectory() as folder:
+        artefacts.write(Path(folder), artefact, "model.onnx", {**manifest, "quality": {}}, "")
+        judged = live.judge(*live.answers_of_files(live.open_predictor(Path(folder)), data, report), q)
+    checks = controls.run(examples, report)
+    manifest["quality"] = {**live.quality(judged), **checks}
+    card = price_card.page(plan, judged, checks, q, scale, slope, len(teach))
+    folder_of = artefacts.write(store, artefact, "model.onnx", manifest, card)
+    for name, text in price_card.drawings(plan, judged).items():
+        (folder_of / name).write_text(text)
 
 
-def source(examples: Examples, rows: np.ndarray) -> dict[str, Any]:
+def source(examples: Examples, rows: np.ndarray, seed: int = BASIC.seed) -> dict[str, Any]:
     """Where and when the training part lies."""
     out: dict[str, Any] = {
         "data": "data/fx_m1, the first 60 % of each file's minutes",
-        "seed": SEED,
+        "seed": seed,
         "examples": len(rows),
     }
     for symbol in np.unique(examples.symbol):
