@@ -188,7 +188,10 @@ def test_vote_is_the_weighted_mean_of_its_members(predictor):
     np.testing.assert_allclose(weight, expected / expected.sum(), atol=1e-6)
     right = float(last["horizon_confidence"][2])
     rise = right if last["horizon_direction"][2] == Signal.BUY else 1 - right
-    price = np.array([(1 - rise) * 0.6, 0.4, rise * 0.6])
+    version = last["contribution_version"][0]
+    touch, slope = book.touch[version], book.side[version]
+    side = rise**slope / (rise**slope + (1 - rise) ** slope)
+    price = np.array([(1 - side) * touch, 1 - touch, side * touch])
     pattern = book.label_rates[last["contribution_version"][1], last["pattern_signal"] - 1]
     direction = np.array([last["sell"], last["hold"], last["buy"]], float)
     total = weight[0] * price + weight[1] * pattern + weight[2] * direction
@@ -200,9 +203,13 @@ def test_vote_is_the_weighted_mean_of_its_members(predictor):
 def test_free_signal_is_the_sign_of_the_next_minute(predictor):
     answers = minutes(predictor, Tier.FREE, 300)[64:]
     assert set(answers["ensemble_signal"]) <= {Signal.SELL, Signal.BUY}
-    strong = np.abs(answers["horizon_confidence"][:, 0] - 0.5) > 0.03
-    assert strong.any()
-    np.testing.assert_array_equal(answers["ensemble_signal"][strong], answers["horizon_direction"][strong, 0])
+    right = answers["horizon_confidence"][:, 0].astype(float)
+    price = np.where(answers["horizon_direction"][:, 0] == Signal.BUY, right, 1.0 - right)
+    pattern = predictor._book.rise_rates[answers["contribution_version"][:, 1], answers["pattern_signal"] - 1]
+    rise = (answers["weight"][:, :2] * np.stack([price, pattern], axis=1)).sum(axis=1)
+    clear = np.abs(rise - 0.5) > 1e-5
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(answers["ensemble_signal"][clear] == Signal.BUY, rise[clear] > 0.5)
 
 
 def test_shown_patterns_are_above_the_threshold_and_the_likeliest_decides(predictor):

@@ -118,11 +118,15 @@ def test_versions_are_ordered_as_numbers(folder):
             "closed_minutes: expected a number from 0 to 240, found True; correct the manifest",
         ),
         (
-            "weight = 0.2",
-            "weight = nan",
+            "\nweight = ",
+            "\nweight = nan # ",
             "weight: expected a number from 0.0 to 1000.0, found nan; correct the manifest",
         ),
-        ("weight = 0.2\n", "", "weight: expected a number from 0.0 to 1000.0, found nothing; add it to the manifest"),
+        (
+            "\nweight = ",
+            "\nheight = ",
+            "weight: expected a number from 0.0 to 1000.0, found nothing; add it to the manifest",
+        ),
         (
             'file = "model.onnx"',
             'file = "../1.1/model.onnx"',
