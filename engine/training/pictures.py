@@ -15,7 +15,7 @@ import optax
 from onnx import TensorProto, helper
 
 from engine.inference.image import PICTURES
-from engine.training.artefacts import _model, _tensor
+from engine.training.artefacts import model_bytes, tensor
 
 Parameters = dict[str, Any]
 BATCH = 256
@@ -143,7 +143,7 @@ def onnx_bytes(plan: Plan, parameters: Mapping[str, np.ndarray]) -> bytes:
     tensors, nodes, last = [], [], "image"
     for n, layer in enumerate(plan.layers):
         kernel = parameters[f"k{n}"].transpose(3, 2, 0, 1)
-        tensors += [_tensor(f"k{n}", kernel), _tensor(f"b{n}", parameters[f"b{n}"])]
+        tensors += [tensor(f"k{n}", kernel), tensor(f"b{n}", parameters[f"b{n}"])]
         given = {"strides": [layer.stride] * 2, "pads": [layer.pad] * 4}
         nodes.append(helper.make_node("Conv", [last, f"k{n}", f"b{n}"], [f"c{n}"], **given))
         nodes.append(helper.make_node("Relu", [f"c{n}"], [f"r{n}"]))
@@ -154,7 +154,7 @@ def onnx_bytes(plan: Plan, parameters: Mapping[str, np.ndarray]) -> bytes:
         values = parameters[name]
         if n == 0:
             values = values.reshape(*plan.flat, -1).transpose(2, 0, 1, 3).reshape(values.shape)
-        tensors.append(_tensor(name, values))
+        tensors.append(tensor(name, values))
     last = "flat"
     if plan.hidden:
         nodes.append(helper.make_node("Gemm", ["flat", "hidden_w", "hidden_b"], ["hidden"]))
@@ -164,4 +164,4 @@ def onnx_bytes(plan: Plan, parameters: Mapping[str, np.ndarray]) -> bytes:
     nodes.append(helper.make_node("Sigmoid", ["logit"], ["pattern"]))
     inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, list(PICTURES[plan.picture].shape))]
     outputs = [helper.make_tensor_value_info("pattern", TensorProto.FLOAT, [1, parameters["w"].shape[1]])]
-    return _model(nodes, "cnn", inputs, outputs, tensors)
+    return model_bytes(nodes, "cnn", inputs, outputs, tensors)

@@ -29,8 +29,8 @@ HIDDEN = 8
 SEED = 20260104
 COPIES = 3  # of each minute: with all who spoke, and with some withheld
 WITHHELD = 0.3
-PENALTIES = (0.01, 0.03, 0.1, 0.3)  # of squared weights; the one that loses least on the tuning minutes
-FIT_SHARE = 0.7  # of the calibration part; the rest chooses the penalty and sets the temperature
+PENALTIES = (0.003, 0.03, 0.3, 3.0)  # of squared weights; the one that loses least on the tuning minutes
+FIT_SHARE = 0.7  # of the calibration part; the rest chooses the penalty
 SMALL = 1e-4
 WEIGHT_MIN = 0.02  # of a member that adds nothing: it still decides where the others are missing
 BLOCKS = (
@@ -69,15 +69,16 @@ def shape(x: np.ndarray, scale: np.ndarray) -> Net:
     return Net(parts[0].reshape(MEMBERS, HIDDEN) / scale[:, None], parts[1], parts[2].reshape(HIDDEN, 3), parts[3])
 
 
-def margin(net: Net, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logits: the direction member's own, where it spoke, and what the others change about them."""
+def margin(net: Net, rows: np.ndarray, base: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Logits: the direction member's own, or those of the rates where it is silent, and what the others change."""
     hidden = np.tanh(rows @ net.w1 + net.b1)
-    own = np.log(np.maximum(rows[:, FIRST_DIRECTION : FIRST_DIRECTION + 3], SMALL)) * rows[:, [FIRST_DIRECTION - 1]]
-    return own + hidden @ net.w2 + net.b2, hidden
+    spoke = rows[:, [FIRST_DIRECTION - 1]]
+    own = np.log(np.maximum(rows[:, FIRST_DIRECTION : FIRST_DIRECTION + 3], SMALL))
+    return spoke * own + (1.0 - spoke) * base + hidden @ net.w2 + net.b2, hidden
 
 
-def fit(rows: np.ndarray, label: np.ndarray, penalty: float) -> Net:
-    """L-BFGS on the cross entropy, from small weights of a fixed seed."""
+def fit(rows: np.ndarray, label: np.ndarray, base: np.ndarray, penalty: float) -> Net:
+    """L-BFGS on the cross entropy, from small weights of a fixed seed; every weight is held near nil."""
     rng = np.random.default_rng(SEED)
     many = np.concatenate([rows] + [withhold(rows, rng) for _ in range(COPIES - 1)]).astype("f8")
     labels = np.tile(label, COPIES)
@@ -86,42 +87,35 @@ def fit(rows: np.ndarray, label: np.ndarray, penalty: float) -> Net:
 
     def cost(x: np.ndarray) -> tuple[float, np.ndarray]:
         net = shape(x, scale)
-        logits, hidden = margin(net, many)
+        logits, hidden = margin(net, many, base)
         chance = softmax(logits, axis=1)
         loss = -np.log(np.maximum(chance[np.arange(len(labels)), labels], 1e-12)).mean()
         d2 = (chance - truth) / len(labels)
         d1 = d2 @ net.w2.T * (1.0 - hidden**2)
         gradient = [(many.T @ d1) / scale[:, None], d1.sum(0), hidden.T @ d2, d2.sum(0)]
         flat = np.concatenate([each.ravel() for each in gradient])
-        weights = x.copy()
-        weights[-3:] = 0.0
-        return loss + penalty * float(weights @ weights), flat + 2.0 * penalty * weights
+        return loss + penalty * float(x @ x), flat + 2.0 * penalty * x
 
     size = MEMBERS * HIDDEN + HIDDEN + 3 * HIDDEN + 3
     found = minimize(cost, rng.normal(0.0, 0.1, size), jac=True, method="L-BFGS-B", options={"maxiter": 120})
     return shape(found.x, scale)
 
 
-def loss_of(net: Net, rows: np.ndarray, label: np.ndarray) -> float:
-    logits = margin(net, rows.astype("f8"))[0]
+def loss_of(net: Net, rows: np.ndarray, label: np.ndarray, base: np.ndarray) -> float:
+    logits = margin(net, rows.astype("f8"), base)[0]
     return float(-log_softmax(logits, axis=1)[np.arange(len(label)), label].mean())
 
 
-def temperature(logits: np.ndarray, label: np.ndarray) -> float:
-    slopes = np.linspace(0.5, 1.3, 81)
-    losses = [-log_softmax(s * logits, axis=1)[np.arange(len(label)), label].mean() for s in slopes]
-    return float(slopes[int(np.argmin(losses))])
-
-
-def onnx_bytes(net: Net, slope: float) -> bytes:
-    tensor = artefacts._tensor
+def onnx_bytes(net: Net, base: np.ndarray) -> bytes:
+    tensor = artefacts.tensor
     first, last = FIRST_DIRECTION - 1, FIRST_DIRECTION + 3
     tensors = [
         tensor("w1", net.w1.astype("f4")), tensor("b1", net.b1.astype("f4")),
         tensor("w2", net.w2.astype("f4")), tensor("b2", net.b2.astype("f4")),
         tensor("axis", np.array([1], "i8")), tensor("mask_begin", np.array([first], "i8")),
         tensor("begin", np.array([first + 1], "i8")), tensor("end", np.array([last], "i8")),
-        tensor("small", np.array(SMALL, "f4")), tensor("slope", np.array([slope], "f4")),
+        tensor("small", np.array(SMALL, "f4")), tensor("one", np.array(1.0, "f4")),
+        tensor("base", base.astype("f4")[None]),
     ]  # fmt: skip
     nodes = [
         helper.make_node("Gemm", ["members", "w1", "b1"], ["sum"]),
@@ -132,13 +126,15 @@ def onnx_bytes(net: Net, slope: float) -> bytes:
         helper.make_node("Max", ["chances", "small"], ["clipped"]),
         helper.make_node("Log", ["clipped"], ["logs"]),
         helper.make_node("Mul", ["logs", "spoke"], ["own"]),
-        helper.make_node("Add", ["own", "change"], ["logits"]),
-        helper.make_node("Mul", ["logits", "slope"], ["tempered"]),
-        helper.make_node("Softmax", ["tempered"], ["direction"], axis=1),
+        helper.make_node("Sub", ["one", "spoke"], ["silent"]),
+        helper.make_node("Mul", ["silent", "base"], ["known"]),
+        helper.make_node("Add", ["own", "known"], ["start"]),
+        helper.make_node("Add", ["start", "change"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["direction"], axis=1),
     ]
     inputs = [helper.make_tensor_value_info("members", TensorProto.FLOAT, [1, MEMBERS])]
     outputs = [helper.make_tensor_value_info("direction", TensorProto.FLOAT, [1, 3])]
-    return artefacts._model(nodes, "stacker", inputs, outputs, tensors)
+    return artefacts.model_bytes(nodes, "stacker", inputs, outputs, tensors)
 
 
 # -- the vote --------------------------------------------------------------------------------------
@@ -234,7 +230,7 @@ def fit_weights(
     noted |= {rows[role]: float(found[role]) for role in rows}
     for row, weight in noted.items():
         manifest = predictor.models[row].manifest
-        note(manifest.folder / "model.toml", weight, (touch, slope) if row in (rows[PRICE], near_rows[PRICE]) else None)
+        note(manifest.folder / "model.toml", weight, (touch, slope) if row == rows[PRICE] else None)
     total = sum(weight * each for weight, each in zip(found, chances, strict=True))
     return [*chances, np.asarray(total)]
 
@@ -252,47 +248,48 @@ def train(examples: Examples, store: Path, report: Callable[[str], None]) -> Non
     known, first = true.label >= 0, early(said)
     learn, tune = known & first, known & (said.part == "calibration") & ~first
     test = known & (said.part == "test") & complete(said, ROLES)
-    nets = {penalty: fit(rows[learn], true.label[learn], penalty) for penalty in PENALTIES}
-    losses = {penalty: loss_of(each, rows[tune], true.label[tune]) for penalty, each in nets.items()}
+    # What is known of the rates comes from the longer training part: one week's touches are not the next one's.
+    trained = examples.label[(examples.part == "train") & (examples.label >= 0)]
+    rates = np.bincount(trained, minlength=3) / len(trained)
+    base = np.log(rates)
+    nets = {penalty: fit(rows[learn], true.label[learn], base, penalty) for penalty in PENALTIES}
+    losses = {penalty: loss_of(each, rows[tune], true.label[tune], base) for penalty, each in nets.items()}
     penalty = min(losses, key=losses.__getitem__)
     net = nets[penalty]
     report(f"penalties and what is lost on the tuning minutes: {losses}")
-    slope = temperature(margin(net, rows[tune].astype("f8"))[0], true.label[tune])
-    trained = examples.label[(examples.part == "train") & (examples.label >= 0)]
-    rates = np.bincount(trained, minlength=3) / len(trained)
     when = when_of(said, np.flatnonzero(test))
 
     def of(chance: np.ndarray) -> dict[str, list[float]]:
         return judge(chance[test], true.label[test], rates, when)
 
-    stacked = softmax(slope * margin(net, rows.astype("f8"))[0], axis=1)
+    stacked = softmax(margin(net, rows.astype("f8"), base)[0], axis=1)
     quality, beside = of(stacked), {"the vote": of(chances[3]), "direction alone": of(chances[2])}
     for block, name in zip(BLOCKS, ("price", "pattern", "direction"), strict=True):
         masked = rows.astype("f8").copy()
         masked[:, block] = 0.0
-        beside[f"without {name}"] = of(softmax(slope * margin(net, masked)[0], axis=1))
-    shuffled = fit(rows[learn], np.random.default_rng(SEED).permutation(true.label[learn]), penalty)
+        beside[f"without {name}"] = of(softmax(margin(net, masked, base)[0], axis=1))
+    shuffled = fit(rows[learn], np.random.default_rng(SEED).permutation(true.label[learn]), base, penalty)
     blind = rows.astype("f8").copy()
     blind[:, BLOCKS[2]] = 0.0
-    control = of(softmax(margin(shuffled, blind)[0], axis=1))["log_loss"]
+    control = of(softmax(margin(shuffled, blind, base)[0], axis=1))["log_loss"]
     report(f"log loss {quality['log_loss']}, vote {beside['the vote']['log_loss']}, shuffled {control}")
     manifest = {
         "id": "ensemble_meta", "version": "1.5", "kind": "ensemble", "role": "ensemble",
         "features": list(MEMBER_NAMES), "closed_minutes": 0, "outputs": ["direction"], "horizons": [LABEL_MINUTES],
-        "weight": 0.0, "calibration": {"slope": [slope]},
+        "weight": 0.0, "calibration": {"penalty": [penalty]},
         "training": {
             "data": "data/fx_m1, the calibration part of each file's minutes, on which no member was fitted",
             "seed": SEED, "examples": int(learn.sum()),
         },
         "quality": {**quality, "shuffled": control},
     }  # fmt: skip
-    text = card(quality, beside, control, rates, int(learn.sum()), int(test.sum()))
-    artefacts.write(store, onnx_bytes(net, slope), "model.onnx", manifest, text)
+    text = card(quality, beside, control, rates, penalty, int(learn.sum()), int(test.sum()))
+    artefacts.write(store, onnx_bytes(net, base), "model.onnx", manifest, text)
 
 
 def card(
     quality: Mapping[str, Sequence[float]], beside: Mapping[str, Mapping[str, Sequence[float]]],
-    control: Sequence[float], rates: np.ndarray, learned: int, count: int,
+    control: Sequence[float], rates: np.ndarray, penalty: float, learned: int, count: int,
 ) -> str:  # fmt: skip
     sell, hold, buy = rates
     rows = [["ensemble_meta", *map(float, quality["log_loss"]), *quality["signal_right"]]]
@@ -304,8 +301,8 @@ def card(
         who did not answer, through {HIDDEN} hidden units to SELL, HOLD and BUY on the 15-minute label. It begins with
         the direction member's own chances and learns what the others change about them. Fitted on {learned:,}
         minutes of the calibration part, which no member's weights were fitted on, with members withheld at random
-        ({100 * WITHHELD:.0f} % each); the end of that part chose the penalty on its weights and set its
-        temperature.""",
+        ({100 * WITHHELD:.0f} % each); the end of that part chose the penalty ({penalty:g}) on its
+        weights. The larger it is, the more it leaves to the direction member, or to the rates where that is silent.""",
         f"""Measured on {count:,} minutes of the last 22 % (as many as {count // LABEL_MINUTES:,} independent
         ones), beside the training part's rates (sell {sell:.3f}, hold {hold:.3f}, buy
         {buy:.3f}); standard errors come from resampled blocks of time:""",
