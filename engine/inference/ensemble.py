@@ -58,8 +58,8 @@ class Book(NamedTuple):
     side: np.ndarray  # slope from a price model's logit of a rise in 15 minutes to that of BUY, given a touch
     label_rates: np.ndarray  # (versions, 3, 3): of sell, hold, buy on the label, given the pattern's signal
     rise_rates: np.ndarray  # (versions, 3): chance that the next minute rises, given the pattern's signal
-    touch_bias: np.ndarray  # (versions, patterns): log odds of a target one standard deviation away
-    touch_slope: np.ndarray  # (versions,): what they change by with the log of that distance
+    touch_bias: np.ndarray  # (versions, patterns): added to a random walk's log odds of touching the target
+    touch_slope: np.ndarray  # (versions,): by which those are multiplied before
     shap_count: np.ndarray  # features and the bias; 0: none
     vote: int
     baseline: int
@@ -268,24 +268,27 @@ def _vote(i, answer, book, output, chances, total):
 
 @kernel
 def _stack(i, answer, book, output):
-    """The ensemble model's decision in place of the vote's; where there is none, the vote is marked as standing in."""
-    if output.who[i, ENSEMBLE] != MODEL and output.who[i, ENSEMBLE] != SUBSTITUTE:
-        count = answer.contribution_count
-        answer.contribution_version[count] = answer.final_version
-        answer.contribution_signal[count] = answer.ensemble_signal
-        answer.contribution_confidence[count] = answer.ensemble_confidence
-        answer.contribution_fallback[count] = 1
-        answer.contribution_count = count + 1
-        return
-    sell, hold, buy = output.final[i, 0], output.final[i, 1], output.final[i, 2]
-    signal = BUY if buy > sell else SELL
-    if hold >= max(sell, buy):
-        signal = HOLD
-    answer.final_version = output.version[i, ENSEMBLE]
-    answer.model_count += 1
-    answer.ensemble_signal = signal
-    answer.ensemble_confidence = output.final[i, signal - 1]
-    answer.ensemble_score = buy - sell
+    """The ensemble model's decision in place of the vote's, or the vote's own, marked as standing in.
+
+    Whoever decides is the last contribution; it has no weight, since it takes no part in the vote.
+    """
+    count = answer.contribution_count
+    answer.contribution_fallback[count] = 1
+    if output.who[i, ENSEMBLE] == MODEL or output.who[i, ENSEMBLE] == SUBSTITUTE:
+        sell, hold, buy = output.final[i, 0], output.final[i, 1], output.final[i, 2]
+        signal = BUY if buy > sell else SELL
+        if hold >= max(sell, buy):
+            signal = HOLD
+        answer.final_version = output.version[i, ENSEMBLE]
+        answer.model_count += 1
+        answer.ensemble_signal = signal
+        answer.ensemble_confidence = output.final[i, signal - 1]
+        answer.ensemble_score = buy - sell
+        answer.contribution_fallback[count] = 1 if output.who[i, ENSEMBLE] == SUBSTITUTE else 0
+    answer.contribution_version[count] = answer.final_version
+    answer.contribution_signal[count] = answer.ensemble_signal
+    answer.contribution_confidence[count] = answer.ensemble_confidence
+    answer.contribution_count = count + 1
 
 
 @kernel

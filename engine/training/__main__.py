@@ -13,7 +13,7 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from engine.training import direction, price, shapes
+from engine.training import direction, golden, price, shapes, stacker
 from engine.training.data import load
 
 ROOT = Path(__file__).parent.parent.parent
@@ -23,6 +23,7 @@ MODELS = {
     "simple_pattern": partial(shapes.train, shapes.SIMPLE),
     "cnn_patterns": partial(shapes.train, shapes.CNN),
     "xgboost_direction": direction.train,
+    "ensemble_meta": stacker.train,  # after all whom it hears; it also notes the vote's weights in their manifests
 }
 JUDGED_LIVE = ("basic_lstm", "advanced_lstm")  # by what the engine answers to the bars
 
@@ -49,6 +50,7 @@ def main() -> int:
             bars = {"data": arguments.data} if name in JUDGED_LIVE else {}
             train(examples, arguments.store, partial(report, about=f"{name}: "), **bars)
             report(f"{name}: written to {arguments.store / name}")
+    report(f"golden rows written: {', '.join(golden.write_all(arguments.store, arguments.data))}")
     return 0
 
 
