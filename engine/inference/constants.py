@@ -29,7 +29,7 @@ def new_book(versions: int, vote: int, baseline: int) -> Book:
         label_rates=np.broadcast_to(BASE_RATES, (versions, 3, 3)).copy(),
         rise_rates=np.full((versions, 3), 0.5),
         touch_bias=np.zeros((versions, patterns)),
-        touch_slope=np.zeros(versions),
+        touch_slope=np.ones(versions),
         shap_count=np.zeros(versions, "i8"),
         vote=vote,
         baseline=baseline,
@@ -61,7 +61,7 @@ def enter_version(book: Book, row: int, manifest: Manifest) -> None:
         book.label_rates[row] = rates / rates.sum(axis=1, keepdims=True)
         book.rise_rates[row] = _numbers(manifest, "calibration", "rise_rates", 3, 0.0, 1.0)
         book.touch_bias[row] = _numbers(manifest, "calibration", "touch_bias", layout.patterns_max, -20.0, 20.0)
-        (book.touch_slope[row],) = _numbers(manifest, "calibration", "touch_slope", 1, -20.0, 0.0)
+        (book.touch_slope[row],) = _numbers(manifest, "calibration", "touch_slope", 1, 0.0, 20.0)
     elif manifest.kind == Kind.XGBOOST:
         book.shap_count[row] = min(len(manifest.features) + 1, layout.shap_max)
 

@@ -94,8 +94,8 @@ def pattern(
         table(head_judged, judged),
         f"""Targets and completion times are the found shape's own: its height (of a flag or pennant, its pole) from the
         present mid, within as many minutes as it took to form. `confidence`, the chance that a minute's close touches
-        the target in that time and before the mirror stop, comes from the height over what a random walk covers
-        meanwhile, fitted on the calibration part, with a term of each pattern. Of {one["touch_rows"]:,.0f} patterns
+        the target in that time and before the mirror stop, is that of a random walk of the present
+        volatility, corrected by what the calibration part showed of all shapes and of each pattern. Of {one["touch_rows"]:,.0f} patterns
         shown in the last part it said {one["touch_said"]:.3f} on average and {one["touch_found"]:.3f} came true
         (standard error {one["touch_standard_error"]:.3f}; patterns of the same two hours count as one).""",
     )

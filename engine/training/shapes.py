@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import njit
 from scipy.optimize import minimize
 
 from engine.inference.batch import IMAGE_MINUTES
 from engine.inference.ensemble import PATTERN_SHOWN
-from engine.inference.geometry import NEAR
+from engine.inference.geometry import walk_odds
 from engine.training import artefacts, bootstrap, cards, pictures, reliability
 from engine.training.data import SIMULTANEOUS, Examples
 from engine.training.patterns import NAMES, label, shapes
@@ -124,41 +125,49 @@ def touched(mid: np.ndarray, height: np.ndarray, span: np.ndarray, way: np.ndarr
 
 
 class Touch(NamedTuple):
-    """Log odds that a target is touched: bias + slope x log(height / (sigma sqrt(span)))."""
+    """Log odds that a target is touched: bias + slope x those of a random walk."""
 
     slope: float
     bias: np.ndarray  # (7,)
 
-    def chance(self, far: np.ndarray, kind: int) -> np.ndarray:
-        return _chance(self.bias[kind] + self.slope * far)
+    def chance(self, odds: np.ndarray, kind: int) -> np.ndarray:
+        return _chance(self.bias[kind] + self.slope * odds)
 
 
 class Outlook(NamedTuple):
     """What each pattern of each window points to, and what came of it."""
 
     way: np.ndarray  # (n, 7)
-    far: np.ndarray  # (n, 7), log of the height over a walk's spread until completion
+    odds: np.ndarray  # (n, 7), log odds that a random walk touches the target
     hit: np.ndarray  # (n, 7), NaN: unknown
+
+
+@njit
+def _odds(height, span, mid, sigma):
+    out = np.empty(height.shape)
+    for n in range(len(mid)):
+        for k in range(height.shape[1]):
+            out[n, k] = walk_odds(height[n, k], span[n, k], mid[n], sigma[n])
+    return out
 
 
 def outlook(path: np.ndarray, mid: np.ndarray, sigma: np.ndarray, future: np.ndarray) -> Outlook:
     found = shapes(path)
     way, height, span = found[:, :, 0], found[:, :, 1], found[:, :, 2]
     hit = [touched(mid, height[:, k], span[:, k], way[:, k], future) for k in range(len(NAMES))]
-    far = np.log(np.maximum(height / (1e-4 * sigma[:, None] * mid[:, None] * np.sqrt(span)), NEAR))
-    return Outlook(way, far, np.stack(hit, axis=1))
+    return Outlook(way, _odds(height, span, mid, sigma), np.stack(hit, axis=1))
 
 
 def fit_touch(seen: Outlook, shown: np.ndarray) -> Touch:
     """The slope from all windows' shapes; each pattern's bias drawn towards theirs where few were shown."""
     known = np.isfinite(seen.hit)
-    x, sign = seen.far[known], np.where(seen.hit[known] > 0, -1.0, 1.0)
-    start = np.array([-1.5, -1.0])
+    x, sign = seen.odds[known], np.where(seen.hit[known] > 0, -1.0, 1.0)
+    start = np.array([0.0, 1.0])
     bias, slope = minimize(lambda ab: float(np.logaddexp(0.0, sign * (ab[0] + ab[1] * x)).mean()), start).x
     out = np.empty(len(NAMES))
     for k in range(len(NAMES)):
         rows = known[:, k] & shown[:, k]
-        own = bias + slope * seen.far[rows, k]
+        own = bias + slope * seen.odds[rows, k]
         side = np.where(seen.hit[rows, k] > 0, -1.0, 1.0)
 
         def cost(add: np.ndarray, own: np.ndarray = own, side: np.ndarray = side) -> float:
@@ -224,7 +233,7 @@ def judge(
 def judge_touch(chance: np.ndarray, seen: Outlook, touch: Touch, when: bootstrap.When) -> dict[str, list[float]]:
     """Of all shown patterns of the test part: what was said of their targets, and what came of them."""
     rows, kinds = np.nonzero((chance > PATTERN_SHOWN) & np.isfinite(seen.hit))
-    said = np.array([touch.chance(seen.far[n, k], k) for n, k in zip(rows, kinds, strict=True)])
+    said = np.array([touch.chance(seen.odds[n, k], k) for n, k in zip(rows, kinds, strict=True)])
     hit = seen.hit[rows, kinds]
     return {
         "touch_rows": [float(len(rows))],

@@ -5,12 +5,13 @@ import pytest
 
 from engine.inference.batch import IMAGE_MINUTES, new_batch, new_output
 from engine.inference.ensemble import PATTERN_SHOWN
-from engine.inference.geometry import distance
+from engine.inference.geometry import touch_chance, walk_odds
 from engine.inference.image import FINE_HEIGHT, PICTURES, draw_fine
 from engine.inference.models.cnn import PatternModel
 from engine.registry.manifest import read_manifest
-from engine.training.data import SIMULTANEOUS
+from engine.training.data import SIMULTANEOUS, futures
 from engine.training.data import load as load_examples
+from engine.training.data import walk as through_kernels
 from engine.training.patterns import NAMES, label, shapes
 from engine.training.simulate import COARSE, FINE, draw
 from tests.inference.conftest import STORE
@@ -86,6 +87,31 @@ def test_chances_are_right_to_two_standard_errors_on_a_simulated_market(model, l
     assert worse.mean() < 2 * standard_error(worse, starts // STRETCH)
 
 
+@pytest.mark.parametrize("law", [FINE, COARSE], ids=["fine ticks", "coarse ticks"])
+def test_targets_are_touched_as_often_as_said_on_a_simulated_market(law):
+    """Confidence of the shown patterns, by the geometry and the constants that answers use."""
+    opened = PatternModel(read_manifest(STORE / "cnn_patterns" / "1.8"))
+    opened.open()
+    known, bars = opened.manifest.calibration, draw(law, 25_000, seed=82).bars()
+    seen, (future, _) = through_kernels(bars, np.full((len(bars.minute), 1), np.nan)), futures(bars)
+    rows = np.flatnonzero(seen["depth"] >= IMAGE_MINUTES)[::2]
+    path, mid, sigma = (seen[name][rows] for name in ("path", "mid", "sigma"))
+    found, shown = shapes(path), chances(opened, path) > PATTERN_SHOWN
+    gaps, minutes = [], []
+    for n, k in np.argwhere(shown):
+        way, height, span = found[n, k]
+        ahead = (future[rows[n], : int(span)] - mid[n]) * way
+        first = next((each for each in ahead if np.isnan(each) or abs(each) >= height), 0.0)
+        if not np.isnan(first):
+            said = touch_chance(known["touch_bias"][k], known["touch_slope"][0], height, span, mid[n], sigma[n])
+            gaps.append(said - (first > 0.0))
+            minutes.append(bars.minute[rows[n]] // STRETCH)
+    assert len(gaps) > 100
+    error = standard_error(np.array(gaps), np.unique(minutes, return_inverse=True)[1])
+    print(f"{len(gaps)} shown, said less found {np.mean(gaps):.4f} +- {error:.4f}")
+    assert abs(np.mean(gaps)) < 2 * error
+
+
 def test_fine_picture_shows_every_close_and_the_height_of_the_smoothed_path():
     path = walk(np.random.default_rng(72), IMAGE_MINUTES)
     image = np.full(PICTURES["image_fine"].canvas, 9.0, "f4")
@@ -110,9 +136,20 @@ def test_targets_follow_the_shape_and_not_the_price_scale(name):
     assert small[0] == large[0] == WAYS[name]
     assert large[1] == pytest.approx(1000.0 * small[1])
     assert small[2] == large[2]
-    assert distance(small[1], small[2], path[-1], 2.0) == pytest.approx(
-        distance(large[1], large[2], 1000.0 * path[-1], 2.0)
+    assert walk_odds(small[1], small[2], path[-1], 2.0) == pytest.approx(
+        walk_odds(large[1], large[2], 1000.0 * path[-1], 2.0)
     )
+
+
+@pytest.mark.parametrize(("height_bp", "minutes"), [(2.0, 10), (6.0, 20), (12.0, 40)])
+def test_odds_of_a_target_are_those_of_random_walks(height_bp, minutes):
+    rng = np.random.default_rng(73)
+    print("seed 73")
+    ahead = np.cumsum(rng.normal(0.0, 1.5, (40_000, minutes)), axis=1)
+    hit, stop = ahead >= height_bp, ahead <= -height_bp
+    first = np.where(hit.any(1), hit.argmax(1), minutes) < np.where(stop.any(1), stop.argmax(1), minutes)
+    said = 1.0 / (1.0 + np.exp(-walk_odds(1e-4 * height_bp, float(minutes), 1.0, 1.5)))
+    assert said == pytest.approx(first.mean(), abs=0.01)
 
 
 @pytest.mark.parametrize("name", NAMES)
