@@ -131,7 +131,7 @@ def answers_of_files(predictor: Predictor, folder: Path, report: Callable[[str],
         begin = max(int(np.argmax(part == "test")) - WARM, 0)
         said = answers_of(predictor, cut_bars(bars, begin, len(bars.minute)))
         late.append(chosen(said, np.flatnonzero(part[begin:] == "test")))
-        early.append(_plain(bars, np.flatnonzero(part == "train")))
+        early.append(plain(bars, np.flatnonzero(part == "train")))
         report(f"{bars.symbol}: {len(late[-1].minute):,} answers")
     return joined(late), joined(early)
 
@@ -141,7 +141,7 @@ def cut_bars(bars: Bars, begin: int, end: int) -> Bars:
     return Bars(bars.symbol, bars.minute[begin:end], bars.bid[begin:end], bars.ask[begin:end], quarters)
 
 
-def _plain(bars: Bars, rows: np.ndarray) -> Said:
+def plain(bars: Bars, rows: np.ndarray) -> Said:
     """What the baselines are fitted on: last moves, gaps and outcomes."""
     mid, nothing = bars.mid, np.full((len(rows), len(HORIZON_MINUTES)), np.nan)
     mean = np.convolve(mid, np.ones(20) / 20.0)[: len(mid)]
