@@ -27,12 +27,13 @@ from engine.contract.ml.ml_predictions_pb2 import (
 from engine.contract.ml.model_metadata_pb2 import ModelInfo, ModelKind
 from engine.contract.names import HORIZON_MINUTES
 from engine.contract.trading.market_patterns_pb2 import PatternDetection, Signal
+from engine.inference.geometry import scale, shape_of, smoothed, touch_chance, turns
 
 Array = npt.NDArray[np.float32]
 
 SHOWN = 0.3
 BASE_RATES = (0.3, 0.4, 0.3)  # sell, hold, buy
-POINTS = (-1, -1, 1, 2, 2, 2, -2)  # of each pattern; 2: with the window's own move, -2: against it
+PATTERNS = 7
 TREND_FULL = 4.0
 SIGNALS = (Signal.SELL, Signal.HOLD, Signal.BUY)
 
@@ -115,24 +116,37 @@ def _pattern(found: Prediction, inputs: Inputs, outputs: Outputs, version: Versi
         found.timestamp_ns,
         Signal.HOLD,
     )
-    reach = float(inputs.path.max() - inputs.path.min())
-    drift = 1.0 if inputs.mid >= inputs.path[0] else -1.0
+    ways, heights, spans = shapes_of(inputs.path)
     for kind in np.argsort(-outputs.pattern, kind="stable").tolist():
         if outputs.pattern[kind] <= SHOWN:
             break
-        way = POINTS[kind] if abs(POINTS[kind]) == 1 else drift * POINTS[kind] / 2
+        way, height, span = ways[kind], heights[kind], spans[kind]
+        chance = touch_chance(
+            known["touch_bias"][kind], known["touch_slope"][0], height, span, inputs.mid, inputs.sigma
+        )
         pattern.detected_patterns.append(
             PatternDetection(
                 pattern_type=kind + 1,
                 probability=float(outputs.pattern[kind]),
-                confidence=known["chance"][kind],
-                target_price=max(inputs.mid + way * known["height"][kind] * reach, 0.0),
-                expected_completion_minutes=known["minutes"][kind],
+                confidence=chance,
+                target_price=max(inputs.mid + way * height, 0.0),
+                expected_completion_minutes=span,
             )
         )
         if len(pattern.detected_patterns) == 1:
             pattern.overall_signal = Signal.BUY if way > 0 else Signal.SELL
-            pattern.overall_confidence = known["chance"][kind]
+            pattern.overall_confidence = chance
+
+
+def shapes_of(path: npt.NDArray[np.float64]) -> tuple[list[int], list[float], list[float]]:
+    """Each pattern's way, height in price and span in minutes; the geometry is compiled here too, as anyone would."""
+    level, smooth, places = np.empty(len(path)), np.empty(len(path)), np.empty(len(path), np.int64)
+    scale(path, level)
+    smoothed(level, smooth)
+    count, reach = turns(smooth, places), float(path.max() - path.min())
+    found = [shape_of(kind, level, smooth, places, count) for kind in range(PATTERNS)]
+    ways, heights, spans = zip(*found, strict=True)
+    return list(ways), [height * reach for height in heights], list(spans)
 
 
 def _direction(found: Prediction, outputs: Outputs, version: Version) -> list[float]:
