@@ -73,6 +73,8 @@ def pattern(
         "of the rate alone",
     )  # fmt: skip
     head_judged = ("pattern", "Brier score less the rate's", "its standard error", "calibration error", "null band")
+    within = zip(names, quality["calibration_error"], quality["calibration_band"], strict=True)
+    outside = [each for each, error, band in within if error > band]
     one = {key: float(values[0]) for key, values in quality.items() if len(values) == 1}
     return page(
         name,
@@ -92,6 +94,8 @@ def pattern(
         several minutes running, so that counts vary 6 to 10 times as much as those of independent minutes (as if there
         were some {count // 8:,} of those):""",
         table(head_judged, judged),
+        f"""Outside of its band: {", ".join(outside) or "none"}. The calibration part holds some ten independent
+        cases of each pattern, and how often one comes changes from week to week by more than that tells.""",
         f"""Targets and completion times are the found shape's own: its height (of a flag or pennant, its pole) from the
         present mid, within as many minutes as it took to form. `confidence`, the chance that a minute's close touches
         the target in that time and before the mirror stop, is that of a random walk of the present

@@ -144,7 +144,7 @@ def onnx_bytes(plan: Plan, parameters: Mapping[str, np.ndarray]) -> bytes:
     for n, layer in enumerate(plan.layers):
         kernel = parameters[f"k{n}"].transpose(3, 2, 0, 1)
         tensors += [tensor(f"k{n}", kernel), tensor(f"b{n}", parameters[f"b{n}"])]
-        given = {"strides": [layer.stride] * 2, "pads": [layer.pad] * 4}
+        given: dict[str, Any] = {"strides": [layer.stride] * 2, "pads": [layer.pad] * 4}
         nodes.append(helper.make_node("Conv", [last, f"k{n}", f"b{n}"], [f"c{n}"], **given))
         nodes.append(helper.make_node("Relu", [f"c{n}"], [f"r{n}"]))
         last = f"r{n}"

@@ -233,7 +233,7 @@ def judge(
 def judge_touch(chance: np.ndarray, seen: Outlook, touch: Touch, when: bootstrap.When) -> dict[str, list[float]]:
     """Of all shown patterns of the test part: what was said of their targets, and what came of them."""
     rows, kinds = np.nonzero((chance > PATTERN_SHOWN) & np.isfinite(seen.hit))
-    said = np.array([touch.chance(seen.odds[n, k], k) for n, k in zip(rows, kinds, strict=True)])
+    said = np.array([touch.chance(seen.odds[n, k], int(k)) for n, k in zip(rows, kinds, strict=True)])
     hit = seen.hit[rows, kinds]
     return {
         "touch_rows": [float(len(rows))],
