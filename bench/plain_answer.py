@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from engine.contract.ml.ml_predictions_pb2 import (
     Prediction,
     PredictionStatus,
 )
-from engine.contract.ml.model_metadata_pb2 import ModelInfo, ModelKind
+from engine.contract.ml.model_metadata_pb2 import ModelInfo
 from engine.contract.names import HORIZON_MINUTES
 from engine.contract.trading.market_patterns_pb2 import PatternDetection, Signal
 from engine.inference.geometry import scale, shape_of, smoothed, touch_chance, turns
@@ -35,6 +35,7 @@ SHOWN = 0.3
 BASE_RATES = (0.3, 0.4, 0.3)  # sell, hold, buy
 PATTERNS = 7
 TREND_FULL = 4.0
+MOVE_MAX, TREND_MAX = 5.0, 8.0  # of what the stacker is shown
 SIGNALS = (Signal.SELL, Signal.HOLD, Signal.BUY)
 
 
@@ -76,14 +77,24 @@ class Outputs(NamedTuple):
     shares: Array  # (3, features + 1)
 
 
-def predict(
-    vector: FeatureVector, inputs: Inputs, outputs: Outputs, price: Version, pattern: Version, direction: Version
-) -> Prediction:
+class Models(Protocol):
+    """The four versions, and the last one's opinion of what the others said."""
+
+    price: Version
+    pattern: Version
+    direction: Version
+    ensemble: Version
+
+    def decide(self, members: list[float]) -> list[float]: ...
+
+
+def predict(vector: FeatureVector, inputs: Inputs, outputs: Outputs, models: Models) -> Prediction:
     found = Prediction(symbol=vector.symbol, timestamp_ns=vector.timestamp_ns, status=PredictionStatus.OK)
-    _price(found, inputs, outputs, price)
-    _pattern(found, inputs, outputs, pattern)
-    chances = _direction(found, outputs, direction)
-    _vote(found, outputs, chances, price, pattern, direction)
+    _price(found, inputs, outputs, models.price)
+    _pattern(found, inputs, outputs, models.pattern)
+    chances = _direction(found, outputs, models.direction)
+    _contributions(found, outputs, chances, models)
+    _decision(found, inputs, outputs, chances, models)
     found.trend.direction = Signal.HOLD if inputs.trend == 0.0 else Signal.BUY if inputs.trend > 0.0 else Signal.SELL
     found.trend.strength = min(abs(inputs.trend) / TREND_FULL, 1.0)
     return found
@@ -166,19 +177,16 @@ def _direction(found: Prediction, outputs: Outputs, version: Version) -> list[fl
     return chances
 
 
-def _vote(
-    found: Prediction, outputs: Outputs, chances: list[float], price: Version, pattern: Version, direction: Version
-) -> None:
-    """Each member's chances on the 15-minute label, weighted."""
+def _contributions(found: Prediction, outputs: Outputs, chances: list[float], models: Models) -> None:
+    """Each member's chances on the 15-minute label, and its weight."""
     rise, (_, hold, _) = float(outputs.rise[2]), BASE_RATES
     told = found.pattern.overall_signal
     members = (
-        (price, ((1.0 - rise) * (1.0 - hold), hold, rise * (1.0 - hold))),
-        (pattern, tuple(pattern.calibration["label_rates"][3 * (told - 1) : 3 * told])),
-        (direction, tuple(chances)),
+        (models.price, ((1.0 - rise) * (1.0 - hold), hold, rise * (1.0 - hold))),
+        (models.pattern, tuple(models.pattern.calibration["label_rates"][3 * (told - 1) : 3 * told])),
+        (models.direction, tuple(chances)),
     )
     weights = sum(version.weight for version, _ in members)
-    total = [sum(version.weight * each[k] for version, each in members) / weights for k in range(3)]
     for version, each in members:
         signal = each.index(max(each))
         found.ensemble.contributions.append(
@@ -186,11 +194,22 @@ def _vote(
                 model=version.info, weight=version.weight / weights, signal=SIGNALS[signal], confidence=each[signal]
             )
         )
-    decided = total.index(max(total))
-    found.ensemble.signal, found.ensemble.confidence, found.ensemble.score = (
-        SIGNALS[decided],
-        total[decided],
-        total[2] - total[0],
+
+
+def _decision(found: Prediction, inputs: Inputs, outputs: Outputs, chances: list[float], models: Models) -> None:
+    """The stacker's, over all that the members said."""
+    said = (
+        [1.0, *np.clip(outputs.move, -MOVE_MAX, MOVE_MAX).tolist(), *(outputs.rise - 0.5).tolist()],
+        [1.0, *outputs.pattern.tolist()],
+        [1.0, *chances],
+        [min(max(inputs.trend, -TREND_MAX), TREND_MAX)],
     )
-    found.confidence = found.ensemble.confidence
-    found.model_info.CopyFrom(ModelInfo(model_id="vote", version="1.0", kind=ModelKind.ENSEMBLE))
+    final = models.decide([number for part in said for number in part])
+    decided = final.index(max(final))
+    ensemble = found.ensemble
+    ensemble.signal, ensemble.confidence, ensemble.score = SIGNALS[decided], final[decided], final[2] - final[0]
+    ensemble.contributions.append(
+        ModelContribution(model=models.ensemble.info, signal=ensemble.signal, confidence=ensemble.confidence)
+    )
+    found.confidence = ensemble.confidence
+    found.model_info.CopyFrom(models.ensemble.info)

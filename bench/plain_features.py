@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.contract.ml.feature_vectors_pb2 import FeatureVector
+from engine.inference.geometry import scale, smoothed
 
 Array = npt.NDArray[np.float64]
 
 KEPT = 240  # closed minutes
 LSTM_MINUTES = 49
-IMAGE_MINUTES, IMAGE_HEIGHT = 64, 16
+IMAGE_MINUTES, IMAGE_HEIGHT = 64, 64
 MINUTE_NS = 60_000_000_000
 HOLE_MINUTES = 5
 BOUND = 12.0
@@ -195,16 +196,17 @@ class Window:
 
 
 def image_of(path: Array) -> npt.NDArray[np.float32]:
-    """(1, 1, 16, 64): the path from its lowest mid at the bottom to its highest at the top."""
-    image = np.zeros((1, 1, IMAGE_HEIGHT, IMAGE_MINUTES), np.float32)
-    low, high = path.min(), path.max()
-    height = (
-        (IMAGE_HEIGHT - 1) * (path - low) / (high - low)
-        if high > low
-        else np.full(IMAGE_MINUTES, (IMAGE_HEIGHT - 1) / 2.0)
-    )
-    point = np.minimum(height.astype(np.int64), IMAGE_HEIGHT - 2)
-    minute = np.arange(IMAGE_MINUTES)
-    image[0, 0, IMAGE_HEIGHT - 1 - point, minute] = 1.0 - (height - point)
-    image[0, 0, IMAGE_HEIGHT - 2 - point, minute] = height - point
-    return image
+    """(1, 2, 64, 64): the line through the closes, and the area under their smoothed path, row 0 at the top."""
+    level, smooth = np.empty(IMAGE_MINUTES), np.empty(IMAGE_MINUTES)
+    scale(path, level)
+    smoothed(level, smooth)
+    edged = np.pad(level, 1, mode="edge")
+    beside = np.stack([(edged[:-2] + level) / 2.0, level, (level + edged[2:]) / 2.0])
+    bottom, top = beside.min(axis=0) * (IMAGE_HEIGHT - 1), beside.max(axis=0) * (IMAGE_HEIGHT - 1) + 1.0
+    return np.stack([_lit(bottom, top), _lit(np.zeros(IMAGE_MINUTES), smooth * IMAGE_HEIGHT)])[None].astype(np.float32)
+
+
+def _lit(bottom: Array, top: Array) -> Array:
+    """How much of each point of each column lies between two heights."""
+    point = np.arange(IMAGE_HEIGHT)[:, None]
+    return np.clip(np.minimum(top, point + 1.0) - np.maximum(bottom, point), 0.0, None)[::-1]

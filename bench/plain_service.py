@@ -62,20 +62,26 @@ class Models:
     """The bundled ones, a session or a booster each."""
 
     def __init__(self, store: Path) -> None:
-        self.price = Version.read(store / "basic_lstm" / "1.0")
-        self.pattern = Version.read(store / "simple_pattern" / "1.0")
+        self.price = Version.read(store / "advanced_lstm" / "2.1")
+        self.pattern = Version.read(store / "cnn_patterns" / "1.8")
         self.direction = Version.read(store / "xgboost_direction" / "3.2")
+        self.ensemble = Version.read(store / "ensemble_meta" / "1.5")
 
     def open(self) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self._lstm, self._cnn = (
+        self._lstm, self._cnn, self._stacker = (
             onnxruntime.InferenceSession(str(each.path), options, providers=["CPUExecutionProvider"])
-            for each in (self.price, self.pattern)
+            for each in (self.price, self.pattern, self.ensemble)
         )
         self._trees = xgboost.Booster({"nthread": 1})
         self._trees.load_model(str(self.direction.path))
         self._trees.set_param({"nthread": 1})
+
+    def decide(self, members: list[float]) -> list[float]:
+        """The stacker's chances of sell, hold and buy."""
+        (chances,) = self._stacker.run(["direction"], {"members": np.array([members], np.float32)})
+        return chances[0].tolist()
 
     def run(self, inputs: list[Inputs]) -> list[Outputs]:
         """The networks take one row at a time, as they were exported; the trees take the whole message."""
@@ -135,14 +141,14 @@ class Service:
             company_id=envelope.company_id,
             correlation_id=envelope.correlation_id,
             predictions=[
-                predict(vector, given, said, self.models.price, self.models.pattern, self.models.direction)
+                predict(vector, given, said, self.models)
                 for vector, given, said in zip(batch.feature_vectors, inputs, outputs, strict=True)
             ],
             source_id=envelope.service_source,
             source_epoch=envelope.epoch,
             source_sequence=envelope.sequence,
         )
-        answer.performance_metrics.model_count = 3
+        answer.performance_metrics.model_count = 4
         answer.performance_metrics.inference_time_ms = (time.perf_counter() - taken) * 1e3
         answer.performance_metrics.engine_time_ms = (time.perf_counter() - began) * 1e3
         out = MLProcessingEnvelope(

@@ -13,7 +13,7 @@ from bench.servers import ROOT
 from engine import limits
 from engine.contract.ml.feature_vectors_pb2 import FeatureVector
 from engine.inference.batch import PREDICT, entry_dtype, new_batch, request_dtype
-from engine.inference.image import draw
+from engine.inference.image import draw_fine
 from engine.inference.windows import BOUNDS, enter
 from fastpath import layout
 
@@ -86,9 +86,9 @@ def test_models_see_the_same_numbers_as_in_the_engine(history, count):
         np.testing.assert_allclose(plain.path, batch.path[0], rtol=1e-12)
         np.testing.assert_allclose(plain.columns, batch.columns[0], rtol=1e-5, atol=1e-5)
         assert plain.sigma == pytest.approx(float(batch.entry["sigma"][0]), rel=1e-9)
-        image = np.zeros((16, 64), "f4")
-        draw(batch.path[0], image)
-        np.testing.assert_allclose(image_of(plain.path)[0, 0], image, atol=1e-5)
+        image = np.zeros((2, 64, 64), "f4")
+        draw_fine(batch.path[0], image)
+        np.testing.assert_allclose(image_of(plain.path)[0], image, atol=1e-5)
 
 
 def test_answer_has_every_part():
@@ -97,7 +97,7 @@ def test_answer_has_every_part():
     made = vectors(1, HISTORY)
     inputs = [window.see(vector) for vector in made]
     for vector, given, said in zip(made, inputs, models.run(inputs), strict=True):
-        found = predict(vector, given, said, models.price, models.pattern, models.direction)
+        found = predict(vector, given, said, models)
         assert [each.horizon_minutes for each in found.price.horizon_predictions] == [1, 5, 15, 60]
         assert all(e.lower_price <= e.predicted_price <= e.upper_price for e in found.price.horizon_predictions)
         chances = found.direction
