@@ -226,7 +226,8 @@ def fit_weights(
     found_near = np.maximum(found_near, WEIGHT_MIN)
     rows = {role: int(said.version[use, role][0]) for role in (PRICE, PATTERN, DIRECTION)}
     near_rows = {role: int(free.version[moved, role][0]) for role in (PRICE, PATTERN)}
-    noted = {near_rows[role]: float(found_near[role]) for role in near_rows}
+    # In the share of the larger price model, for which the smaller one may have to stand in.
+    noted = {near_rows[role]: float(found[PRICE] * found_near[role]) for role in near_rows}
     noted |= {rows[role]: float(found[role]) for role in rows}
     for row, weight in noted.items():
         manifest = predictor.models[row].manifest

@@ -85,7 +85,8 @@ def test_models_of_the_guide_answer_their_company_and_nobody_else(
         acme = ask(nats_url, Stream("acme", "feed", issuer.token("acme")))
         assert members(acme) >= own
         assert not any(each.fallback for each in acme.ensemble.contributions if each.model.model_id in own)
-        assert abs(acme.direction.buy + acme.direction.hold + acme.direction.sell - 1.0) < 1e-5
+        chances = (acme.direction.buy_probability, acme.direction.hold_probability, acme.direction.sell_probability)
+        assert abs(sum(chances) - 1.0) < 1e-5
         other = ask(nats_url, Stream("other", "feed", issuer.token("other")))
         pro = ask(nats_url, Stream("acme", "slow", issuer.token("acme", tier="pro")))
         assert (members(other) | members(pro)) & own == set()
