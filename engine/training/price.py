@@ -27,7 +27,9 @@ UNKNOWN_SPREAD = -1.0  # as the features say it
 SCALES = np.linspace(0.0, 3.0, 61)  # a network that stopped early says too little
 WATCHED = 0.12  # of the training part's minutes: its last ones
 FAR = 5.0  # an outcome beyond says "far" and no more
-INDICATORS = [FEATURE_NAMES.index(name) for name in ("sma_20_gap", "ema_12_gap", "ema_26_gap", "macd", "rsi_14", "atr")]
+INDICATORS = np.array(
+    [FEATURE_NAMES.index(name) for name in ("sma_20_gap", "ema_12_gap", "ema_26_gap", "macd", "rsi_14", "atr")]
+)
 UNSIGNED = ("range_15", "range_60", "volatility_ratio", "atr", "spread", "gap")
 MIRROR = np.array([1.0 if name in UNSIGNED else -1.0 for name in FEATURE_NAMES], "f4")
 
@@ -133,7 +135,7 @@ def scale_heads(
         y, m, z = move[known, h], median[known, h], logit[known, h]
         moved = y != 0.0
         here = When(when.minute[known], when.group[known], when.symbol[known] if when.symbol is not None else None)
-        there = When(*(each[moved] if each is not None else None for each in here))
+        there = When(here.minute[moved], here.group[moved], None if here.symbol is None else here.symbol[moved])
         s = SCALES[np.argmin([np.abs(y - s * m).mean() for s in SCALES])]
         scales[0, h] = s * _sure_part(np.abs(y) - np.abs(y - s * m), minutes, here) if s > 0.0 else 0.0
         s = SCALES[np.argmin([cross_entropy(s * z[moved], y[moved] > 0).mean() for s in SCALES])]

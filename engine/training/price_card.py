@@ -144,11 +144,12 @@ def page(
         exceeds them at the short horizons was there in these weeks, before any cost, and is no promise: mids of one
         venue flicker, and a flicker that comes back is a forecast that nobody can trade. What can be relied on is the
         width of the intervals.""",
-        """On markets of known law (`python -m engine.training.simulated`: GARCH with jumps, ticks of 0.1 and 1 pip, flickering
-        quotes, a fifth of the minutes missing) this training finds nothing where nothing can be known, and says one half;
-        where moves carry over it finds that, and says as much. This version was taught by real weeks and carries their
-        reversals along: on those markets its intervals still cover 90 % (0.899 to 0.901 at 1, 5 and 15 minutes), but
-        its chances of a rise, 53 % for the likelier side at 1 minute, come true half of the time.""",
+        """On markets of known law (`python -m engine.training.simulated`: GARCH with jumps, ticks of 0.1 and 1 pip,
+        flickering quotes, a fifth of the minutes missing) this training finds nothing where nothing can be known,
+        and says one half; where moves carry over it finds that, and says as much. This version was taught by real
+        weeks and carries their reversals along: on those markets its intervals still cover 90 % (0.899 to 0.901
+        at 1, 5 and 15 minutes), but its chances of a rise, 53 % for the likelier side at 1 minute, come true half
+        of the time.""",
         """Labels of examples that show a minute's high or low begin at the minute's close: a high is one because of the
         fall after it, and measured from the high that fall would be a skill that exists in the drawing alone.""",
     )
