@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from engine.training import direction, golden, price, shapes, stacker
 from engine.training.data import load
 
 ROOT = Path(__file__).parent.parent.parent
-MODELS = {
+MODELS: dict[str, Callable[..., None]] = {
     "basic_lstm": partial(price.train, plan=price.BASIC),
     "advanced_lstm": partial(price.train, plan=price.ADVANCED),
     "simple_pattern": partial(shapes.train, shapes.SIMPLE),
