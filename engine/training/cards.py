@@ -7,10 +7,6 @@ test part, and stands beside what is known without the model.
 import textwrap
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
-from engine.contract.names import HORIZON_MINUTES
-
 WIDTH = 120
 
 
@@ -23,33 +19,6 @@ def page(title: str, *blocks: str) -> str:
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     cells = [[f"{each:.4f}" if isinstance(each, float) else str(each) for each in row] for row in rows]
     return "\n".join("| " + " | ".join(row) + " |" for row in [list(head), ["---"] * len(head), *cells])
-
-
-def price(quality: Mapping[str, Sequence[float]], q: np.ndarray, hidden: int, features: int, count: int) -> str:
-    columns = ("error_share", "brier", "brier_of_half", "right", "standard_error", "right_last_move", "coverage")
-    rows = [
-        [minutes, *(float(quality[name][h]) for name in columns), float(q[h])]
-        for h, minutes in enumerate(HORIZON_MINUTES)
-    ]
-    head = (
-        "horizon (min)", "error over that of no move", "Brier score of a rise", "of always 0.5", "sign right",
-        "its standard error", "sign of the last minute right", "coverage of the 90 % interval", "multiplier",
-    )  # fmt: skip
-    return page(
-        "basic_lstm 1.0",
-        f"""One LSTM layer of {hidden} units over 49 closed minutes and the open one, {features} features a minute, all
-        horizons in one pass. Made by `python -m engine.training` from `data/fx_m1`: fitted on the first 60 % of each
-        file's minutes, its heads scaled and its interval multipliers measured on the next 18 %, and judged on the last
-        22 %; four hours between the parts belong to none.""",
-        f"""Measured on {count:,} minutes of the last part, with fixed multipliers (the engine moves them by each key's
-        outcomes):""",
-        table(head, rows),
-        """There is little skill here, as markets lead one to expect: an error just below 1 is better than no move by
-        that little, one above 1 is worse. What can be relied on is the width of the intervals. The standard errors
-        count one of h neighbouring minutes, because their outcomes overlap; three of the five symbols are of the same
-        two weeks and move together, so the true ones are larger. What exceeds them at the short horizons was there in
-        these weeks, before any cost, and is no promise.""",
-    )
 
 
 PICTURES = {
@@ -99,7 +68,8 @@ def pattern(
         f"""Targets and completion times are the found shape's own: its height (of a flag or pennant, its pole) from the
         present mid, within as many minutes as it took to form. `confidence`, the chance that a minute's close touches
         the target in that time and before the mirror stop, is that of a random walk of the present
-        volatility, corrected by what the calibration part showed of all shapes and of each pattern. Of {one["touch_rows"]:,.0f} patterns
-        shown in the last part it said {one["touch_said"]:.3f} on average and {one["touch_found"]:.3f} came true
-        (standard error {one["touch_standard_error"]:.3f}; patterns of the same two hours count as one).""",
+        volatility, corrected by what the calibration part showed of all shapes and of each pattern. Of
+        {one["touch_rows"]:,.0f} patterns shown in the last part it said {one["touch_said"]:.3f} on average and
+        {one["touch_found"]:.3f} came true (standard error {one["touch_standard_error"]:.3f}; patterns of the same two
+        hours count as one).""",
     )

@@ -52,12 +52,15 @@ def tables(versions=limits.VERSIONS_MAX, names=limits.FEATURE_NAMES_MAX):
 
 def test_bundled_store_is_read_whole():
     found = {each.name: (each.kind, each.role, each.closed_minutes) for each in read_store(BUNDLED)}
-    assert found.items() >= {
-        "basic_lstm 1.0": (Kind.LSTM, Role.PRICE, 49),
-        "simple_pattern 1.0": (Kind.CNN, Role.PATTERN, 64),
-        "cnn_patterns 1.8": (Kind.CNN, Role.PATTERN, 64),
-        "xgboost_direction 3.2": (Kind.XGBOOST, Role.DIRECTION, 0),
-    }.items()
+    assert (
+        found.items()
+        >= {
+            "basic_lstm 1.0": (Kind.LSTM, Role.PRICE, 49),
+            "simple_pattern 1.0": (Kind.CNN, Role.PATTERN, 64),
+            "cnn_patterns 1.8": (Kind.CNN, Role.PATTERN, 64),
+            "xgboost_direction 3.2": (Kind.XGBOOST, Role.DIRECTION, 0),
+        }.items()
+    )
     for manifest in read_store(BUNDLED):
         assert len(read_artefact(manifest)) > 1000
         assert (manifest.folder / "card.md").read_text().startswith(f"# {manifest.name}\n")
