@@ -148,7 +148,6 @@ cdef struct window_entry:               # writer: the worker that has the key's 
     uint32_t span                       # minutes since the entry's predecessor that was not masked; 0: has none
     uint32_t masked                     # 1: an empty minute, mid repeated
 
-
 cdef struct report_slot:                # writer: ingress. A message that became no answer: claimed names only.
     uint64_t epoch
     uint64_t sequence

@@ -13,17 +13,7 @@ import numpy as np
 
 from engine.contract.names import HORIZON_MINUTES
 from engine.inference.batch import (
-    DIRECTION,
-    ENSEMBLE,
-    IMAGE_MINUTES,
-    MASKED,
-    MODEL,
-    NOBODY,
-    PASS,
-    PATTERN,
-    PRICE,
-    ROLES,
-    SUBSTITUTE,
+    DIRECTION, ENSEMBLE, IMAGE_MINUTES, MASKED, MODEL, NOBODY, PASS, PATTERN, PRICE, ROLES, SUBSTITUTE,
 )  # fmt: skip
 from engine.inference.features import MASK
 from engine.inference.geometry import scale, shape_of, smoothed, touch_chance, turns
