@@ -12,10 +12,12 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.contract.names import HORIZON_MINUTES
+
 # isort: off
 from engine.inference.batch import (
     DIRECTION, ENSEMBLE, IMAGE_MINUTES, MASKED, MODEL, NOBODY, PASS, PATTERN, PRICE, ROLES, SUBSTITUTE,
 )  # fmt: skip
+
 # isort: on
 from engine.inference.features import MASK
 from engine.inference.geometry import scale, shape_of, smoothed, touch_chance, turns
