@@ -22,7 +22,7 @@ from engine.settings import Settings
 from engine.shared import EGRESS, BusState, Engine, Phase, Seat, Shared, ring_bell
 
 PR_SET_PDEATHSIG = 1
-BUS_WORDS = {Bus.NATS: "bus_nats", Bus.LOCAL: "bus_local"}
+BUS_WORDS = {Bus.NATS: "bus_nats", Bus.LOCAL: "bus_local", Bus.KAFKA: "bus_kafka"}
 
 
 class Child:

@@ -8,7 +8,7 @@ from fastpath import layout
 
 # -- processes -------------------------------------------------------------------------------------
 WORKERS_MAX = 16
-FIXED_CHILDREN = 3  # ingress, egress, control
+FIXED_CHILDREN = 5  # ingress, egress, control, kafka, watch
 CHILDREN_MAX = layout.children_max  # the fixed ones, a process for each worker, one warm spare
 
 TICK_MS = 10  # of the supervisor

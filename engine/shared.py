@@ -59,12 +59,27 @@ class Breaker(IntEnum):
 
 
 class Verdict(IntEnum):
-    """Low two bits of a verdict word; above them the input's position."""
+    """Low `VERDICT_BITS` of a verdict word; above them the input's position."""
 
     NONE = 0
     SENDING = 1  # some bus may have it as it is
     EXPIRED = 2  # it goes out, or went, as EXPIRED
     DONE = 3  # confirmed on a bus
+    EXPIRED_DONE = 4  # the same, of one that went out as EXPIRED
+
+
+VERDICT_BITS = 3
+FINISHED = (Verdict.DONE, Verdict.EXPIRED_DONE)
+
+
+def verdict_word(position: int, verdict: Verdict) -> int:
+    return position << VERDICT_BITS | verdict
+
+
+def verdict_of(word: int, position: int) -> Verdict:
+    """What a word says of an input; the words are used again and again."""
+    known = word >> VERDICT_BITS == position
+    return Verdict(word & (1 << VERDICT_BITS) - 1) if known else Verdict.NONE
 
 
 class Count(IntEnum):
@@ -128,6 +143,7 @@ class Seat(NamedTuple):
 
 
 INGRESS, EGRESS, CONTROL = Seat(0, "ingress"), Seat(1, "egress"), Seat(2, "control")
+KAFKA, WATCH = Seat(3, "kafka"), Seat(4, "watch")
 
 
 def worker_seat(number: int) -> Seat:

@@ -275,13 +275,14 @@ cdef struct child_row:                  # writer: the child, but for `seat` and 
     uint64_t hand_model                 # version + 1; 0: none
     uint64_t bus_nats                   # BUS_STATE_*
     uint64_t bus_local
+    uint64_t bus_kafka
     uint64_t ready                      # 1: loaded and warm, or connected and listening
     uint64_t counters[COUNTERS]
     uint64_t failures[64]               # of each version, in this worker
     uint64_t successes[64]
     uint64_t seat                       # supervisor: worker index + 1; 0: stand by
     uint64_t order                      # supervisor: ORDER_*
-    uint64_t _free[4]
+    uint64_t _free[3]
 
 cdef struct supervisor_board:           # writer: supervisor
     uint64_t state                      # ENGINE_*

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from engine.shared import CONTROL, EGRESS, INGRESS, Life, Seat, Shared, worker_seat
+from engine.shared import CONTROL, EGRESS, INGRESS, KAFKA, WATCH, Life, Seat, Shared, worker_seat
 
 SUPERVISOR = "supervisor"
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -25,8 +25,9 @@ class Cost(NamedTuple):
 
 
 def seats(shared: Shared) -> list[Seat]:
-    """Every child that should be there: the fixed ones and those of `worker_seats`."""
-    return [INGRESS, EGRESS, CONTROL, *worker_seats(shared)]
+    """Every child that should be there: the fixed ones, those that the settings ask for, those of `worker_seats`."""
+    wanted = [seat for seat in (KAFKA, WATCH) if shared.supervisor[0]["starts"][seat.row]]
+    return [INGRESS, EGRESS, CONTROL, *wanted, *worker_seats(shared)]
 
 
 def worker_seats(shared: Shared) -> list[Seat]:

@@ -24,7 +24,7 @@ from engine.contract.names import MESSAGE_ID_HEADER, Kind
 from engine.egress.encoding import Answer, Versions, as_internal, encode
 from engine.egress.gathering import Gathered
 from engine.records import Record
-from engine.shared import EGRESS, Count, Shared, Stage, Verdict
+from engine.shared import EGRESS, FINISHED, Count, Shared, Stage, Verdict, verdict_of, verdict_word
 
 CONFIRM_EVERY_S = 0.005  # nobody waits for a confirmation but room, so one PING stands for many answers
 HEADER_BYTES_MAX = 512  # of a NATS message beside its body: the names in it have bounds
@@ -93,7 +93,7 @@ class Delivery:
         """A whole answer from a worker. What an earlier egress finished is only released."""
         pending = Pending(gathered)
         self.waiting[gathered.worker].append(pending)
-        if self._verdict(gathered.position) == Verdict.DONE:
+        if self._verdict(gathered.position) in FINISHED:
             pending.done = True
             self._release(gathered.worker)
         else:
@@ -234,9 +234,7 @@ class Delivery:
             if verdict == Verdict.NONE:
                 late = int(head["kind"]) == Kind.VECTOR and time.monotonic_ns() > int(head["deadline_ns"])
                 verdict = Verdict.EXPIRED if late else Verdict.SENDING
-                self.shared.verdicts[gathered.position & (limits.INPUTS_IN_FLIGHT_MAX - 1)] = (
-                    gathered.position << 2 | verdict
-                )
+                self._store(gathered.position, verdict)
                 self.counters[Count.EXPIRED_UNSENT] += late
             pending.answer = self._encode(gathered.slots, gathered.record, verdict == Verdict.EXPIRED)
         return pending.answer
@@ -322,7 +320,8 @@ class Delivery:
         if pending.done:
             return
         position = pending.gathered.position
-        self.shared.verdicts[position & (limits.INPUTS_IN_FLIGHT_MAX - 1)] = position << 2 | Verdict.DONE
+        expired = self._verdict(position) == Verdict.EXPIRED
+        self._store(position, Verdict.EXPIRED_DONE if expired else Verdict.DONE)
         pending.done = True
         self.counters[Count.CONFIRMED] += 1
         self._release(pending.gathered.worker)
@@ -335,5 +334,7 @@ class Delivery:
             self.shared.answers[worker].release(end)
 
     def _verdict(self, position: int) -> Verdict:
-        word = int(self.shared.verdicts[position & (limits.INPUTS_IN_FLIGHT_MAX - 1)])
-        return Verdict(word & 3) if word >> 2 == position else Verdict.NONE
+        return verdict_of(int(self.shared.verdicts[position & (limits.INPUTS_IN_FLIGHT_MAX - 1)]), position)
+
+    def _store(self, position: int, verdict: Verdict) -> None:
+        self.shared.verdicts[position & (limits.INPUTS_IN_FLIGHT_MAX - 1)] = verdict_word(position, verdict)

@@ -24,7 +24,7 @@ from engine.ingress.steps import Steps
 from engine.ingress.tables import Tables
 from engine.ingress.values import decode_batch
 from engine.settings import Settings
-from engine.shared import INGRESS, Count, Shared, Stage, Verdict
+from engine.shared import FINISHED, INGRESS, Count, Shared, Stage, verdict_of
 from engine.tenancy.plans import plan_of, read_plans
 from fastpath import arbiter, layout
 from fastpath.arbiter import Arrival
@@ -146,7 +146,8 @@ class Sequencer:
         end = inputs.tail
         for byte_position, size in inputs.records(inputs.tail, inputs.head):
             position = int(np.frombuffer(inputs.view(byte_position, 16), "u8")[1])
-            if int(verdicts[position & (limits.INPUTS_IN_FLIGHT_MAX - 1)]) != (position << 2 | Verdict.DONE):
+            word = int(verdicts[position & (limits.INPUTS_IN_FLIGHT_MAX - 1)])
+            if verdict_of(word, position) not in FINISHED:
                 break
             self.tail_position = position + 1
             end = byte_position + size

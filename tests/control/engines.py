@@ -7,7 +7,7 @@ from dataclasses import replace
 from engine.control.processes import seats, worker_seats
 from engine.settings import Bus, Limits, Local, Nats, Settings, digest
 from engine.settings import Engine as EngineSettings
-from engine.shared import BELLS, EGRESS, INGRESS, Breaker, BusState, Engine, Life, Shared, regions
+from engine.shared import BELLS, EGRESS, INGRESS, Breaker, BusState, Engine, Life, Shared, regions, worker_seat
 from fastpath.arena import Arena
 
 NATS = Nats(url="nats://127.0.0.1:4222")
@@ -38,8 +38,10 @@ def make_healthy(shared: Shared) -> None:
     board["state"] = Engine.RUNNING
     board["epoch"] = 1_790_000_000_000_000_000
     board["tick_ns"] = time.monotonic_ns()
-    board["starts"][: 3 + shared.workers + 1] = 1
+    for number in range(shared.workers + 1):
+        board["starts"][worker_seat(number).row] = 1
     for seat in seats(shared):
+        board["starts"][seat.row] = 1
         board["lives"][seat.row] = Life.READY
         shared.children[seat.row]["ready"] = 1
     for index, seat in enumerate(worker_seats(shared)):

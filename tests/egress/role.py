@@ -16,7 +16,7 @@ from engine import limits
 from engine.child import Child
 from engine.egress.main import Egress
 from engine.settings import Auth, Bus, Local, Nats, Settings
-from engine.shared import EGRESS, Shared, Verdict
+from engine.shared import EGRESS, Shared, Verdict, verdict_word
 from tests.egress.stand import answer, until
 from tests.ingress.stand import SMALL, Sender, Stand, vector
 from tests.system.servers import NATS_SERVER, Issuer, accepts, free_port
@@ -110,4 +110,4 @@ def hand_over(shared: Shared) -> None:
 
 def done(shared: Shared, *positions: int) -> bool:
     mask = limits.INPUTS_IN_FLIGHT_MAX - 1
-    return all(int(shared.verdicts[each & mask]) == (each << 2 | Verdict.DONE) for each in positions)
+    return all(int(shared.verdicts[each & mask]) == verdict_word(each, Verdict.DONE) for each in positions)

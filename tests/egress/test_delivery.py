@@ -12,7 +12,7 @@ from engine.bus.nats import NatsLink
 from engine.contract.ml.envelope_pb2 import Rejection
 from engine.contract.names import Status
 from engine.settings import Nats
-from engine.shared import Count, Shared, Verdict
+from engine.shared import FINISHED, VERDICT_BITS, Count, Shared, Verdict, verdict_of, verdict_word
 from tests.egress.stand import Desk, answer, comparable, predictions, run, until
 from tests.ingress.stand import Sender, Stand, vector
 
@@ -21,8 +21,8 @@ SOON_NS = 10**10
 
 def verdict(shared: Shared, position: int) -> Verdict:
     word = int(shared.verdicts[position & (limits.INPUTS_IN_FLIGHT_MAX - 1)])
-    assert word >> 2 in (0, position)
-    return Verdict(word & 3)
+    assert word >> VERDICT_BITS in (0, position)
+    return verdict_of(word, position)
 
 
 def take(stand: Stand, sender: Sender, count: int = 1, received_ns: int | None = None) -> None:
@@ -211,13 +211,13 @@ def test_a_stored_verdict_is_not_decided_again_by_a_successor(
         take(stand, Sender(), received_ns=received_ns)
         answer(shared)
         if stored != Verdict.NONE:
-            shared.verdicts[1] = 1 << 2 | stored
+            shared.verdicts[1] = verdict_word(1, stored)
         desk = await Desk(shared, tmp_path).open()
         inbox = await desk.reader("acme")
         await desk.pass_on()
         await until(lambda: inbox.envelopes, "the answer")
         assert [each.status for each in predictions(inbox.envelopes[0]).predictions] == [status]
-        assert verdict(shared, 1) == Verdict.DONE
+        assert verdict(shared, 1) in FINISHED
         await desk.close()
 
     run(main())
@@ -237,7 +237,7 @@ def test_a_successor_sends_again_what_is_not_done_with_the_same_predictions_to_t
         await first.close()
         # As if it had been killed before the second half was confirmed: their verdicts stand, their slots too.
         for position in range(4, 7):
-            shared.verdicts[position] = position << 2 | Verdict.SENDING
+            shared.verdicts[position] = verdict_word(position, Verdict.SENDING)
         ring = shared.arena.memory("answers.0").cast("Q")
         ring[16] = 2  # the tail, two cache lines behind the head
         successor = await Desk(shared, tmp_path).open()

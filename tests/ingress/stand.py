@@ -21,7 +21,7 @@ from engine.errors import Refused
 from engine.ingress.admission import Message
 from engine.ingress.sequencing import Sequencer
 from engine.settings import Engine, Limits, Settings, digest
-from engine.shared import BELLS, Count, Shared, Verdict, regions
+from engine.shared import BELLS, Count, Shared, Verdict, regions, verdict_word
 from fastpath.arena import Arena
 
 MINUTE_NS = 60 * 10**9
@@ -170,7 +170,7 @@ def release(shared: Shared) -> None:
     inputs = shared.inputs
     for position, _ in inputs.records(inputs.tail, inputs.head):
         number = int(records.read(inputs, position, with_raw=False).head["position"])
-        shared.verdicts[number & (limits.INPUTS_IN_FLIGHT_MAX - 1)] = number << 2 | Verdict.DONE
+        shared.verdicts[number & (limits.INPUTS_IN_FLIGHT_MAX - 1)] = verdict_word(number, Verdict.DONE)
 
 
 def logical_state(shared: Shared, stream: int) -> dict[str, Any]:

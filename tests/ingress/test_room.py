@@ -4,7 +4,7 @@ import pytest
 
 from engine.contract.names import Kind, Reason
 from engine.ingress.tables import IDLE_NS
-from engine.shared import Count, Shared, Verdict
+from engine.shared import Count, Shared, Verdict, verdict_word
 from tests.ingress.stand import SMALL, Sender, Stand, arena, message, release, vector, with_limits
 
 COMPANY_STREAMS = (
@@ -48,10 +48,10 @@ def test_a_full_inputs_ring_holds_messages_back_until_the_oldest_input_is_done(s
     assert accepted > 50
     inputs, shared = stand.shared.inputs, stand.shared
     for position in range(2, 5):
-        shared.verdicts[position] = position << 2 | Verdict.DONE
+        shared.verdicts[position] = verdict_word(position, Verdict.DONE)
     assert not stand.take(each)  # the oldest is not done, so nothing is freed
     assert inputs.tail == 0
-    shared.verdicts[1] = 1 << 2 | Verdict.DONE
+    shared.verdicts[1] = verdict_word(1, Verdict.DONE)
     assert not stand.take(each)  # this turn frees
     assert inputs.tail > 0
     assert stand.take(each)
@@ -71,7 +71,7 @@ def test_the_ring_of_inputs_is_used_around_its_end_again_and_again(stand: Stand)
 
 def test_a_verdict_of_an_input_one_lap_before_frees_nothing(stand: Stand) -> None:
     stand.take(Sender().batch(vector()))
-    stand.shared.verdicts[1] = (1 + (1 << 16)) << 2 | Verdict.DONE
+    stand.shared.verdicts[1] = verdict_word(1 + (1 << 16), Verdict.DONE)
     stand.sequencer.advance_tail()
     assert stand.shared.inputs.tail == 0
 
@@ -80,7 +80,7 @@ def test_no_more_inputs_are_in_flight_than_have_verdict_words(stand: Stand, monk
     monkeypatch.setattr("engine.limits.INPUTS_IN_FLIGHT_MAX", 4)
     sender = Sender()
     assert [stand.take(sender.batch(vector(minute=n))) for n in range(5)] == [True] * 4 + [False]
-    stand.shared.verdicts[1] = 1 << 2 | Verdict.DONE
+    stand.shared.verdicts[1] = verdict_word(1, Verdict.DONE)
     sender.next = 5
     assert stand.take(sender.batch(vector(minute=5)))
 

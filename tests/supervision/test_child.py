@@ -79,7 +79,7 @@ def test_the_state_of_a_bus_is_one_word_of_the_row(child: Child) -> None:
 
 def test_the_cast_is_one_of_each_fixed_role_the_workers_and_a_spare() -> None:
     names = [(role.name, seat.row) for role, seat in cast(2, True)]
-    assert names == [("ingress", 0), ("egress", 1), ("control", 2), ("worker", 3), ("worker", 4), ("worker", 5)]
+    assert names == [("ingress", 0), ("egress", 1), ("control", 2), ("worker", 5), ("worker", 6), ("worker", 7)]
     assert len(cast(2, False)) == 5
     rows = [seat.row for _, seat in cast(limits.WORKERS_MAX, True)]
     assert len(set(rows)) == len(rows)
