@@ -18,7 +18,7 @@ needs = $(shell $(PYTHON) -c 'import sys, tomllib; p = tomllib.load(open("pyproj
 
 setup: $(VENV)/.kernels
 
-test-setup: $(VENV)/.test
+test-setup: $(VENV)/.test $(VENV)/.broker
 
 $(VENV)/.packages: constraints.txt pyproject.toml
 	@echo "setup 1/4: a virtual environment"
@@ -42,6 +42,12 @@ $(VENV)/.kernels: $(VENV)/.built $(wildcard engine/inference/*.py engine/inferen
 $(VENV)/.test: $(VENV)/.kernels
 	@echo "setup: packages for the tests"
 	@$(PIP) --progress-bar off $(call needs,test bench) | $(TELL)
+	@touch $@
+
+$(VENV)/.broker: tests/system/broker/pom.xml tests/system/broker/get.sh
+	@echo "setup: a Kafka broker for the tests (about 40 MB)"
+	@mkdir -p $(VENV)
+	@sh tests/system/broker/get.sh $(VENV)/kafka
 	@touch $@
 
 demo: setup

@@ -1,4 +1,4 @@
-"""What every system test stands on: compiled kernels, an issuer of tokens, a nats-server, a seed.
+"""What every system test stands on: compiled kernels, an issuer of tokens, a nats-server, a Kafka broker, a seed.
 
 What must stay true: an engine of a test compiles nothing on its way, and whatever a test starts has
 left nothing in /dev/shm and no socket behind when its module ends.
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.kafka import any_kafka
 from tests.system.servers import ROOT, Issuer, nats_server
 
 
@@ -55,6 +56,13 @@ def issuer(folder: Path) -> Issuer:
 def nats_url() -> Iterator[str]:
     with nats_server() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap() -> Iterator[str]:
+    """One broker for all tests, which keep apart by companies of their own."""
+    with any_kafka() as bootstrap:
+        yield bootstrap
 
 
 @pytest.fixture
