@@ -101,9 +101,30 @@ def buses(settings: Settings) -> Iterator[Finding]:
     if bus.local.path:
         yield _local(bus.local.path)
     if bus.kafka.bootstrap:
-        yield Finding(WARN, "kafka", "bus.kafka.bootstrap is set, but this version does not serve Kafka")
-    if not (bus.nats.url or bus.local.path):
-        yield Finding(FAIL, "buses", "none is configured", "set bus.nats.url or bus.local.path")
+        yield _kafka(settings)
+    if not (bus.nats.url or bus.kafka.bootstrap or bus.local.path):
+        yield Finding(FAIL, "buses", "none is configured", "set bus.nats.url, bus.kafka.bootstrap or bus.local.path")
+
+
+def _kafka(settings: Settings) -> Finding:
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    from engine.bus import kafka
+
+    where = settings.bus.kafka.bootstrap
+    try:
+        given = kafka.options(settings.bus.kafka, "tickpath-check")
+        client = AdminClient({**given, "log_level": 0})
+        topics = client.list_topics(timeout=CONNECT_S).topics
+    except KafkaException as error:
+        what = error.args[0].str()
+        return Finding(FAIL, "kafka", f"{where}: {what}", "start the broker, or correct bus.kafka.bootstrap or options")
+    missing = [topic for topic in (kafka.FEATURES_TOPIC, *kafka.TOPICS) if topic not in topics]
+    if missing:
+        detail = f"{where} answers; topics {', '.join(missing)} are missing"
+        return Finding(WARN, "kafka", detail, "the engine makes them at its start if it may; else make them")
+    return Finding(OK, "kafka", f"{where} answers, {len(topics[kafka.FEATURES_TOPIC].partitions)} partitions to read")
 
 
 def _nats(settings: Settings) -> Iterator[Finding]:

@@ -36,6 +36,9 @@ def main(arguments: argparse.Namespace) -> int:
 
 def refuse(settings: Settings) -> None:
     """What no engine can run without."""
-    if not (settings.bus.nats.url or settings.bus.local.path):
-        raise SettingsError("bus: none is set; give bus.nats.url, or bus.local.path for producers on this host")
+    bus = settings.bus
+    if not (bus.nats.url or bus.kafka.bootstrap or bus.local.path):
+        raise SettingsError(
+            "bus: none is set; give bus.nats.url, bus.kafka.bootstrap, or bus.local.path for producers on this host"
+        )
     Verifier(settings.auth, settings.limits.token_bytes).open()

@@ -121,7 +121,7 @@ def test_no_bus_at_all_is_told(engine: Command, key: Path) -> None:
         "level": FAIL,
         "what": "buses",
         "detail": "none is configured",
-        "do": "set bus.nats.url or bus.local.path",
+        "do": "set bus.nats.url, bus.kafka.bootstrap or bus.local.path",
     }
 
 
