@@ -47,6 +47,16 @@ NATS_RETRY_S = 0.25
 LOCAL_READER_BYTES_MAX = 8 << 20  # unsent bytes after which a reader that does not read is cut off
 LOCAL_FRAME_SPARE = 64 << 10  # frames may be this much larger than a message: an envelope around it
 
+# -- kafka -----------------------------------------------------------------------------------------
+KAFKA_RING_BYTES = 16 << 20  # each way, between the buses and the kafka process
+PARTITIONS_MAX = 256  # of the features topic
+KAFKA_READ_MAX = 64  # records that ingress takes in one go, before it looks at the other buses again
+KAFKA_COMMIT_S = 0.2
+KAFKA_TIMEOUT_MS = 1000  # a broker that does not answer a request for so long is away
+KAFKA_LOOK_S = 5.0  # how often topics are looked for, and new partitions
+NATS_CONFIRM_LIMIT_MS = 500  # `failover`: what NATS has not confirmed by then goes over Kafka
+WINDOW_MINUTES = layout.history_max + 2  # of records that are read again to fill a window
+
 # -- versions --------------------------------------------------------------------------------------
 VERSIONS_MAX = 64
 FEATURE_NAMES_MAX = 1024

@@ -128,6 +128,13 @@ class Kafka:
         (), "passed to librdkafka as they are, for SASL and TLS: `security.protocol=SASL_SSL`, …", rule=OPTION
     )
     sasl_password_file: str = knob("", "the password of `sasl.username`", secret=True)
+    recovery_ms: int = knob(
+        10_000,
+        "at most, for what Kafka keeps of before the start, while the other buses' input is held",
+        unit="milliseconds",
+        low=0,
+        high=600_000,
+    )
 
 
 @dataclass(frozen=True)

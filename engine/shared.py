@@ -68,6 +68,14 @@ class Verdict(IntEnum):
     EXPIRED_DONE = 4  # the same, of one that went out as EXPIRED
 
 
+class Expired(IntEnum):
+    """Of an input, as ingress decided it: such vectors enter windows and are not predicted."""
+
+    NO = 0
+    YES = 1  # too old on arrival
+    ANSWERED_BEFORE = 2  # read again after the loss of the whole engine: its answer left before that
+
+
 VERDICT_BITS = 3
 FINISHED = (Verdict.DONE, Verdict.EXPIRED_DONE)
 
@@ -120,7 +128,11 @@ class Count(IntEnum):
     LOCAL_CUT = 32
     OUTBOX_BYTES = 33  # a gauge
     OUTBOX_DROPPED = 34
-    UNREAD = 35  # answers for a company that nobody read for, on a host without NATS
+    UNREAD = 35  # answers for a company that nobody read for, on a host with the local bus alone
+    KAFKA_TAKEN = 36  # records read from Kafka
+    KAFKA_PUBLISHED = 37  # answers and reports that Kafka confirmed
+    KAFKA_REFUSED = 38  # what Kafka will never take, as a body beyond its limit
+    NATS_UNCONFIRMED = 39  # answers that went over Kafka because NATS did not confirm them in time
 
 
 class Stage(IntEnum):
@@ -174,6 +186,10 @@ def regions(settings: Settings, workers: int) -> list[Region]:
     | answers.k | worker k; tail: egress | egress |
     | verdicts | egress | ingress |
     | rejections | ingress; tail: egress | egress |
+    | kafka | kafka | ingress |
+    | partitions | kafka; what is settled, done and to be read again: ingress | both |
+    | kafka_in | kafka; tail: ingress | ingress |
+    | kafka_out | egress; tail: kafka, once Kafka confirmed it | kafka |
     """
     slots = settings.engine.requests_slots
     keys = settings.limits.keys_total
@@ -194,7 +210,11 @@ def regions(settings: Settings, workers: int) -> list[Region]:
         "windows": keys * layout.window * layout.window_entry_dtype.itemsize,
         "verdicts": limits.INPUTS_IN_FLIGHT_MAX * 8,
         "rejections": Ring.bytes_needed(limits.REJECTION_SLOTS),
+        "kafka": layout.kafka_board_dtype.itemsize,
+        "partitions": limits.PARTITIONS_MAX * layout.partition_row_dtype.itemsize,
     }
+    if settings.bus.kafka.bootstrap:
+        sizes["kafka_in"] = sizes["kafka_out"] = ByteRing.bytes_needed(limits.KAFKA_RING_BYTES)
     for k in range(workers):
         sizes[f"requests.{k}"] = Ring.bytes_needed(slots)
         sizes[f"answers.{k}"] = Ring.bytes_needed(slots)
@@ -224,6 +244,12 @@ class Shared:
         self.verdicts = arena.array("verdicts", np.dtype("u8"), limits.INPUTS_IN_FLIGHT_MAX)
         self.inputs = ByteRing(arena.memory("inputs"))
         self.rejections = Ring(arena.memory("rejections"), layout.report_slot_dtype)
+        self.kafka = arena.array("kafka", layout.kafka_board_dtype, 1)
+        self.partitions = arena.array("partitions", layout.partition_row_dtype, limits.PARTITIONS_MAX)
+        self.kafka_in: ByteRing | None = None  # where there is no Kafka
+        self.kafka_out: ByteRing | None = None
+        if settings.bus.kafka.bootstrap:
+            self.kafka_in, self.kafka_out = ByteRing(arena.memory("kafka_in")), ByteRing(arena.memory("kafka_out"))
         self.requests = [
             Ring(arena.memory(f"requests.{k}"), layout.request_slot_dtype, observed=True) for k in range(workers)
         ]

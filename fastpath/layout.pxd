@@ -263,6 +263,37 @@ cdef struct key_row:                    # writer: ingress
     char symbol[SYMBOL_MAX]
 
 
+# -- kafka's side rings: names and bodies follow each head -----------------------------------------
+
+cdef struct kafka_input:                # writer: kafka. A record of a features topic; its key and its bytes follow.
+    uint64_t bytes                      # of the whole record in the ring, a multiple of 8
+    uint64_t number                     # 1, 2, 3, ...; 0: padding
+    uint64_t offset
+    uint32_t partition
+    uint32_t key_bytes
+    uint32_t raw_bytes
+    uint32_t answered                   # 1: below the commit at the start; it fills windows and is not answered again
+
+cdef struct kafka_output:               # writer: egress. What is to be published; key, name and body follow.
+    uint64_t bytes
+    uint64_t number
+    uint32_t topic                      # index of TOPICS
+    uint32_t key_bytes
+    uint32_t name_bytes
+    uint32_t body_bytes
+
+cdef struct partition_row:              # of the features topic. Writers: kafka, and ingress where it says so
+    uint64_t placed                     # offset after the last record that went into the ring
+    uint64_t noted_end                  # end of the partition when the engine started
+    uint64_t answered                   # commit when the engine started
+    uint64_t settled                    # ingress: offset after the last record that it took out of the ring
+    uint64_t done                       # ingress: all below is answered and confirmed, or a duplicate of what is
+    uint64_t rewind                     # ingress: the oldest record of a live window
+
+cdef struct kafka_board:                # writer: kafka
+    uint64_t partitions                 # rows that are in use; 0: not known yet
+
+
 # -- supervision -----------------------------------------------------------------------------------
 
 cdef struct child_row:                  # writer: the child, but for `seat` and `order` (supervisor)

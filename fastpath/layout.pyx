@@ -93,6 +93,10 @@ cdef key_row _key_row
 cdef child_row _child_row
 cdef supervisor_board _supervisor_board
 cdef ingress_board _ingress_board
+cdef kafka_input _kafka_input
+cdef kafka_output _kafka_output
+cdef partition_row _partition_row
+cdef kafka_board _kafka_board
 cdef version_row _version_row
 cdef plan_row _plan_row
 cdef padded_word _padded_word
@@ -113,6 +117,10 @@ key_row_dtype = _dtype("key_row", <key_row[:1]> &_key_row)
 child_row_dtype = _dtype("child_row", <child_row[:1]> &_child_row)
 supervisor_board_dtype = _dtype("supervisor_board", <supervisor_board[:1]> &_supervisor_board)
 ingress_board_dtype = _dtype("ingress_board", <ingress_board[:1]> &_ingress_board)
+kafka_input_dtype = _dtype("kafka_input", <kafka_input[:1]> &_kafka_input)
+kafka_output_dtype = _dtype("kafka_output", <kafka_output[:1]> &_kafka_output)
+partition_row_dtype = _dtype("partition_row", <partition_row[:1]> &_partition_row)
+kafka_board_dtype = _dtype("kafka_board", <kafka_board[:1]> &_kafka_board)
 version_row_dtype = _dtype("version_row", <version_row[:1]> &_version_row)
 plan_row_dtype = _dtype("plan_row", <plan_row[:1]> &_plan_row)
 padded_word_dtype = _dtype("padded_word", <padded_word[:1]> &_padded_word)

@@ -27,6 +27,7 @@ ALLOWED = {
     "ingress": {"bus", "tenancy"},
     "inference": {"registry", "tenancy"},
     "egress": {"bus", "tenancy"},
+    "kafka": {"bus"},
     "supervision": {"registry"},
     "control": {"tenancy"},
     "client": {"bus"},

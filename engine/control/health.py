@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from engine.control.processes import life, seats, worker_seats
 from engine.control.samples import Rates
 from engine.settings import Settings
-from engine.shared import CONTROL, EGRESS, INGRESS, Breaker, BusState, Count, Engine, Life, Shared
+from engine.shared import CONTROL, EGRESS, INGRESS, KAFKA, Breaker, BusState, Count, Engine, Life, Shared
 from engine.tenancy.tiers import BASELINE, VOTE
 
 TICK_AGE_MAX_NS = 1_000_000_000  # an older tick of the supervisor: nobody watches the children
@@ -97,12 +97,14 @@ def ready(shared: Shared, settings: Settings, now_ns: int) -> bool:
 
 def buses(shared: Shared, settings: Settings) -> dict[str, str]:
     """`up` or `down` of each configured bus: up when it can be read from and written to."""
-    configured = {"nats": settings.bus.nats.url, "local": settings.bus.local.path}
-    return {name: _bus(shared, f"bus_{name}") for name, where in configured.items() if where}
+    bus = settings.bus
+    configured = {"nats": bus.nats.url, "kafka": bus.kafka.bootstrap, "local": bus.local.path}
+    return {name: _bus(shared, name) for name, where in configured.items() if where}
 
 
-def _bus(shared: Shared, field: str) -> str:
-    for seat in (INGRESS, EGRESS):
+def _bus(shared: Shared, name: str) -> str:
+    field = f"bus_{name}"
+    for seat in (KAFKA,) if name == "kafka" else (INGRESS, EGRESS):
         if life(shared, seat) is not Life.READY or int(shared.children[seat.row][field]) != BusState.UP:
             return "down"
     return "up"

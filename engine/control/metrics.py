@@ -13,14 +13,14 @@ from engine.control.exposition import Labels, family, histogram
 from engine.control.processes import Cost, life, seats, worker_seats
 from engine.control.samples import Rates
 from engine.settings import Settings
-from engine.shared import EGRESS, INGRESS, Breaker, Count, Engine, Life, Seat, Shared, Stage
+from engine.shared import Breaker, Count, Engine, Life, Seat, Shared, Stage
 from engine.tenancy.tiers import BASELINE, VOTE
 
 
 class Metric(NamedTuple):
     """How a counter of a child row is shown. `kind` gauge: the name goes without `_total`."""
 
-    owner: str  # ingress | worker | egress
+    owner: str  # ingress | worker | egress | kafka
     kind: str
     text: str
 
@@ -61,7 +61,11 @@ METRICS: dict[Count, Metric] = {
     Count.LOCAL_CUT: Metric("egress", "counter", "Readers of the local bus cut off because they did not read."),
     Count.OUTBOX_BYTES: Metric("egress", "gauge", "Bytes kept for a bus that is away."),
     Count.OUTBOX_DROPPED: Metric("egress", "counter", "Answers dropped from a full outbox."),
-    Count.UNREAD: Metric("egress", "counter", "Answers of a company that nobody read for, on a host without NATS."),
+    Count.UNREAD: Metric("egress", "counter", "Answers that nobody read for, on a host with the local bus alone."),
+    Count.KAFKA_TAKEN: Metric("kafka", "counter", "Records read from Kafka."),
+    Count.KAFKA_PUBLISHED: Metric("kafka", "counter", "Answers and reports that Kafka confirmed."),
+    Count.KAFKA_REFUSED: Metric("kafka", "counter", "Answers and reports that Kafka will never take."),
+    Count.NATS_UNCONFIRMED: Metric("egress", "counter", "Answers sent over Kafka because NATS did not confirm them."),
 }
 
 STAGES: dict[Stage, str] = {
@@ -230,5 +234,5 @@ def _host(shared: Shared, costs: dict[str, Cost], rates: Rates, cores: float) ->
 def _of_owner(shared: Shared, owner: str) -> list[Seat]:
     """Children of a role; workers that were never started are left out."""
     if owner != "worker":
-        return [{"ingress": INGRESS, "egress": EGRESS}[owner]]
+        return [seat for seat in seats(shared) if seat.name == owner]
     return [seat for seat in worker_seats(shared) if shared.supervisor[0]["starts"][seat.row]]

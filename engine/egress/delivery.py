@@ -1,9 +1,10 @@
 """Answers to the buses: sent in order, confirmed, and only then done.
 
-Owns what was gathered and is not done, and the outbox. Runs in egress. Writes verdict words, each before
+Owns what was gathered and is not done. Runs in egress. Writes verdict words, each before
 the sending that it decides, and the tails of the answers rings. What must stay true: once some bus may
 have an answer it is not decided again; an input is done when one bus confirmed it; what a bus that is
-away would still get waits in bounded memory.
+away would still get waits in bounded memory; what was written to NATS before its connection broke is not
+written there again if Kafka has it.
 """
 
 import asyncio
@@ -19,16 +20,15 @@ from nats.errors import MaxPayloadError
 
 from engine import limits
 from engine.bus.local import Reader
-from engine.bus.nats import NatsLink
-from engine.contract.names import MESSAGE_ID_HEADER, Kind
+from engine.contract.names import Kind
 from engine.egress.encoding import Answer, Versions, as_internal, encode
 from engine.egress.gathering import Gathered
+from engine.egress.kafka_out import WAITS, KafkaOut
+from engine.egress.nats_out import HEADER_BYTES_MAX, NatsOut
 from engine.records import Record
-from engine.shared import EGRESS, FINISHED, Count, Shared, Stage, Verdict, verdict_of, verdict_word
+from engine.shared import EGRESS, FINISHED, Count, Expired, Shared, Stage, Verdict, verdict_of, verdict_word
 
 CONFIRM_EVERY_S = 0.005  # nobody waits for a confirmation but room, so one PING stands for many answers
-HEADER_BYTES_MAX = 512  # of a NATS message beside its body: the names in it have bounds
-CONFIRM_LIMIT_S = 2  # for the PONG; the link's own pings notice a dead server before
 
 
 @dataclass(slots=True)
@@ -39,6 +39,7 @@ class Pending:
     answer: Answer | None = None
     sent_ns: int = 0
     nats_connection: int = 0  # which one carried it, 0: none
+    kafka_end: int = 0  # where the ring to Kafka has it, 0: it has not, WAITS: it will have
     local_sent: bool = False
     done: bool = False
 
@@ -48,8 +49,8 @@ class Delivery:
 
     Parameters
     ----------
-    link
-        The NATS link, None where no NATS is configured.
+    nats, kafka
+        None where the bus is not configured.
     readers
         Local readers by company, None where there is no local bus.
     wake
@@ -61,28 +62,26 @@ class Delivery:
         shared: Shared,
         counters: np.ndarray,
         engine: str,
-        link: NatsLink | None,
+        nats: NatsOut | None,
+        kafka: KafkaOut | None,
         readers: dict[str, set[Reader]] | None,
-        outbox_bytes_max: int,
         wake: Callable[[], None],
         log: Logger,
     ) -> None:
         self.shared = shared
         self.counters = counters
         self.engine = engine
-        self.link = link
+        self.nats = nats
+        self.kafka = kafka
         self.readers = readers
-        self.outbox_bytes_max = outbox_bytes_max
         self.wake = wake
         self.log = log
         self.versions = Versions(shared.versions, shared.feature_names)
         self.waiting: list[deque[Pending]] = [deque() for _ in range(shared.workers)]
         self.unsent: deque[Pending] = deque()
-        self.outbox: deque[Answer] = deque()
-        self.outbox_bytes = 0
         self.something_sent = asyncio.Event()
-        self._unconfirmed: list[Pending] = []
-        self._ping: asyncio.Task | None = None
+        self._unconfirmed: list[Pending] = []  # on NATS
+        self._on_kafka: deque[Pending] = deque()
         self._stages = {stage: shared.stage(EGRESS, stage) for stage in (Stage.EGRESS, Stage.ENGINE, Stage.CONFIRM)}
 
     @property
@@ -90,12 +89,14 @@ class Delivery:
         return not any(self.waiting) and not self.unsent
 
     def enter(self, gathered: Gathered) -> None:
-        """A whole answer from a worker. What an earlier egress finished is only released."""
+        """A whole answer from a worker. What an earlier egress, or engine, finished is only released."""
         pending = Pending(gathered)
         self.waiting[gathered.worker].append(pending)
         if self._verdict(gathered.position) in FINISHED:
             pending.done = True
             self._release(gathered.worker)
+        elif int(gathered.record.head["expired"]) == Expired.ANSWERED_BEFORE:
+            self._finish(pending)
         else:
             self.unsent.append(pending)
 
@@ -106,46 +107,51 @@ class Delivery:
         while self.unsent:
             pending = self.unsent.popleft()
             company = pending.gathered.record.company
-            if company in waiting_companies or not await self._sent(pending):
+            if not pending.done and (company in waiting_companies or not await self._sent(pending)):
                 kept.append(pending)
                 waiting_companies.add(company)
         self._put_back(kept)
 
     async def _sent(self, pending: Pending) -> bool:
         """Sends one answer. False: no bus takes it now."""
-        over_nats = self.link is not None and self.link.is_up
+        nats, kafka = self.nats, self.kafka
+        over_kafka = kafka is not None and kafka.takes
+        over_nats = nats is not None and nats.is_up and not (pending.nats_connection and over_kafka)
         readers = self._readers_of(pending)
-        if not over_nats and not readers:
+        if not over_nats and not over_kafka and not readers:
             if not self._is_for_nobody(pending):
                 return False
             self._finish(pending)
             return True
         answer = self._decide(pending)
-        if over_nats:
-            over_nats = await self._send_nats(pending, answer)
+        if nats is not None and over_nats:
+            over_nats = await self._send_nats(nats, pending, answer)
         for reader in readers:
             if reader.send(answer.body):
                 pending.local_sent = True
             else:
                 self.counters[Count.LOCAL_CUT] += 1
-        if not over_nats and not pending.local_sent:
+        if kafka is not None and (kafka.both or not over_nats):
+            self._send_kafka(kafka, pending, answer, may_wait=over_nats or pending.local_sent)
+        over_kafka = pending.kafka_end > 0
+        if not over_nats and not over_kafka and not pending.local_sent:
             return False  # whoever was there left just now
         self._note_sent(pending, answer)
-        if not over_nats:
-            if self.link is not None and pending.nats_connection == 0:
-                self._keep_for_nats(answer)
+        if nats is not None and not over_nats and pending.nats_connection == 0:
+            nats.keep(answer, pending)
+        if pending.local_sent and not over_nats:
             self._finish(pending)
         return True
 
     async def confirm(self) -> None:
         """For ever: a PING after what was sent; its PONG says that the server has all of it."""
-        assert self.link is not None
+        assert self.nats is not None
         while True:
             await asyncio.sleep(CONFIRM_EVERY_S)
             await self.something_sent.wait()
             self.something_sent.clear()
             batch = list(self._unconfirmed)  # what is sent from here on is not behind this PING
-            connection = await self._pinged()
+            connection = await self.nats.pinged()
             for pending in batch:
                 if pending.nats_connection == connection:
                     self._stages[Stage.CONFIRM].record(time.monotonic_ns() - pending.sent_ns)
@@ -155,51 +161,49 @@ class Delivery:
             if self._unconfirmed:
                 self.something_sent.set()
 
-    async def _pinged(self) -> int:
-        """The number of the connection on which everything written so far arrived, 0: none."""
-        assert self.link is not None
-        connection = self.link.connections
-        if not self.link.is_up:
-            return 0
-        self._ping = asyncio.get_running_loop().create_task(self._flush_twice())
-        await asyncio.wait({self._ping})  # ends with the connection too, see `connection_lost`
-        if self._ping.cancelled():
-            return 0
-        try:
-            self._ping.result()
-        except (NatsError, TimeoutError, OSError):
-            return 0
-        # A client that lost its server ends a flush at once and without an error.
-        return connection if connection == self.link.connections and self.link.is_up else 0
+    def hear_kafka(self) -> None:
+        """What Kafka confirmed is done; what waited for room in its ring goes in."""
+        if self.kafka is None:
+            return
+        while self._on_kafka and (self._on_kafka[0].done or self.kafka.confirmed(self._on_kafka[0].kafka_end)):
+            self._finish(self._on_kafka.popleft())
+        self._on_kafka.extend(each for each in self.kafka.empty() if not each.done)
 
-    async def _flush_twice(self) -> None:
-        """Twice: this client writes its PING ahead of what it has queued, and queued bytes behind it."""
-        assert self.link is not None
-        await self.link.client.flush(timeout=CONFIRM_LIMIT_S)
-        await self.link.client.flush(timeout=CONFIRM_LIMIT_S)
+    def move_unconfirmed(self) -> None:
+        """`failover`: what NATS does not confirm in time goes over Kafka, under the same name."""
+        kafka = self.kafka
+        if kafka is None or kafka.both or not kafka.takes:
+            return
+        late_ns = time.monotonic_ns() - limits.NATS_CONFIRM_LIMIT_MS * 1_000_000
+        for pending in self._unconfirmed:
+            if pending.sent_ns < late_ns and not pending.done and not pending.kafka_end and pending.answer is not None:
+                self._send_kafka(kafka, pending, pending.answer, may_wait=False)
+                self.counters[Count.NATS_UNCONFIRMED] += pending.kafka_end > 0
 
     def connection_lost(self) -> None:
-        """The PONG that is waited for will never come; what it was to confirm is ahead of all that leaves next."""
-        if self._ping is not None:
-            self._ping.cancel()
-        self._take_back_lost()
+        if self.nats is not None:
+            self.nats.connection_lost()
+            self._take_back_lost()
 
     def _take_back_lost(self) -> None:
         """After a connection broke: what it carried and nobody confirmed goes out again, before anything newer.
 
-        What a local reader has is done: it is not written to NATS a second time.
+        What a local reader has is done; what is on its way to Kafka is not written to NATS a second time.
         """
-        if self.link is None:
+        if self.nats is None:
             return
-        connection = self.link.connections if self.link.is_up else 0
+        connection = self.nats.connection
         lost = [pending for pending in self._unconfirmed if pending.nats_connection != connection]
         if not lost:
             return
         self._unconfirmed = [pending for pending in self._unconfirmed if pending.nats_connection == connection]
-        again = [pending for pending in lost if not pending.local_sent]
+        on_kafka = self.kafka is not None and self.kafka.is_up
+        again = []
         for pending in lost:
             if pending.local_sent:
                 self._finish(pending)
+            elif not (on_kafka and pending.kafka_end > 0):
+                again.append(pending)
         self.counters[Count.RESENT] += len(again)
         self._put_back(again)
         self.wake()
@@ -210,20 +214,14 @@ class Delivery:
 
     async def empty_outbox(self) -> None:
         """Sends NATS what it missed while it was away."""
-        while self.outbox and self.link is not None and self.link.is_up:
-            answer = self.outbox[0]
-            try:
-                await self._publish(answer)
-            except MaxPayloadError:  # its local reader has it; nothing behind it may wait for ever
-                self.log.error("nats: an answer of %d bytes is more than it takes; dropped", len(answer.body))
-                self.counters[Count.OUTBOX_DROPPED] += 1
-            except (NatsError, OSError) as error:
-                self.log.warning("nats: %s; the outbox goes out once it is back", error)
-                break
-            if self.outbox and self.outbox[0] is answer:
-                self.outbox.popleft()
-                self.outbox_bytes -= len(answer.body)
-        self.counters[Count.OUTBOX_BYTES] = self.outbox_bytes
+        if self.nats is not None:
+            for pending in await self.nats.empty_outbox():
+                if not pending.done:  # then Kafka has not confirmed it, and NATS may
+                    pending.nats_connection = self.nats.connection
+                    self._unconfirmed.append(pending)
+                    self.something_sent.set()
+        waiting = (each.waiting_bytes for each in (self.nats, self.kafka) if each is not None)
+        self.counters[Count.OUTBOX_BYTES] = sum(waiting)
 
     def _decide(self, pending: Pending) -> Answer:
         """The bytes, after their verdict was stored."""
@@ -246,23 +244,21 @@ class Delivery:
         except Exception:  # a fault of a worker's; it must not end everybody's answers
             self.log.exception("input %d: its answer slots make no sense", int(record.head["position"]))
             return self._encode_internal(record, "the engine could not word its answer; its operator has the details")
-        if self.link is not None and self.link.is_up:
-            size, size_max = len(answer.body) + HEADER_BYTES_MAX, self.link.client.max_payload
-            if size > size_max:
-                self.log.error("an answer of %d bytes is more than the %d that nats takes", size, size_max)
-                detail = f"the answer has {size} bytes and the bus takes {size_max}; send fewer vectors in one message"
-                return self._encode_internal(record, detail)
+        if self.nats is not None and (beyond := self.nats.beyond_limit(answer)):
+            size = len(answer.body) + HEADER_BYTES_MAX
+            self.log.error("an answer of %d bytes is more than the %d that nats takes", size, size - beyond)
+            detail = f"the answer has {size} bytes and the bus takes {size - beyond}; send fewer vectors in one message"
+            return self._encode_internal(record, detail)
         return answer
 
     def _encode_internal(self, record: Record, detail: str) -> Answer:
         return encode([], as_internal(record, detail), False, self.versions, self.engine)
 
-    async def _send_nats(self, pending: Pending, answer: Answer) -> bool:
+    async def _send_nats(self, nats: NatsOut, pending: Pending, answer: Answer) -> bool:
         """False: it is not known to have left, and goes out again before anything newer of its company."""
-        assert self.link is not None
-        connection = self.link.connections
+        connection = nats.connection
         try:
-            await self._publish(answer)
+            await nats.publish(answer)
         except MaxPayloadError:
             pending.answer = None  # encoded while nats was away; now its bound is known
             return False
@@ -270,18 +266,23 @@ class Delivery:
             self.log.warning("nats: %s; the answer goes out again once it is back", error)
             return False
         pending.nats_connection = connection
-        if connection != self.link.connections or not self.link.is_up:  # it broke in the middle
+        if connection != nats.connection:  # it broke in the middle
             self.counters[Count.RESENT] += 1
             return False
         self._unconfirmed.append(pending)
         self.something_sent.set()
         return True
 
-    async def _publish(self, answer: Answer) -> None:
-        assert self.link is not None
-        await self.link.client.publish(
-            answer.subject, answer.body, headers={MESSAGE_ID_HEADER: answer.name} if answer.name else None
-        )
+    def _send_kafka(self, kafka: KafkaOut, pending: Pending, answer: Answer, may_wait: bool) -> None:
+        """Into the ring; `may_wait`: another bus has it, so this copy may wait for room."""
+        if pending.kafka_end:
+            return
+        pending.kafka_end = kafka.offer(answer)
+        if pending.kafka_end:
+            self._on_kafka.append(pending)
+        elif may_wait:
+            pending.kafka_end = WAITS
+            kafka.keep(answer, pending)
 
     def _readers_of(self, pending: Pending) -> list[Reader]:
         if self.readers is None or pending.local_sent:
@@ -290,7 +291,7 @@ class Delivery:
 
     def _is_for_nobody(self, pending: Pending) -> bool:
         """A host with the local bus alone, where nobody of the company read in time."""
-        if self.link is not None:
+        if self.nats is not None or self.kafka is not None:
             return False
         head = pending.gathered.record.head
         if time.monotonic_ns() <= int(head["deadline_ns"]):
@@ -306,14 +307,6 @@ class Delivery:
             self.counters[Count.SENT] += 1
             self.counters[Count.SENT_BYTES] += len(answer.body)
         pending.sent_ns = now
-
-    def _keep_for_nats(self, answer: Answer) -> None:
-        self.outbox.append(answer)
-        self.outbox_bytes += len(answer.body)
-        while self.outbox_bytes > self.outbox_bytes_max:
-            self.outbox_bytes -= len(self.outbox.popleft().body)
-            self.counters[Count.OUTBOX_DROPPED] += 1
-        self.counters[Count.OUTBOX_BYTES] = self.outbox_bytes
 
     def _finish(self, pending: Pending) -> None:
         """Done: the verdict first, then the room."""

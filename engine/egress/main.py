@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import time
 
+import numpy as np
 from google.protobuf.message import DecodeError
 from nats.errors import Error as NatsError
 
@@ -17,9 +18,12 @@ from engine.bus import local
 from engine.bus.nats import NatsLink
 from engine.child import Child, run_loop
 from engine.contract.ml.envelope_pb2 import MLProcessingEnvelope, Rejection
-from engine.contract.names import MESSAGE_ID_HEADER, REJECTIONS_SUBJECT, Bus, Reason
+from engine.contract.names import REJECTIONS_SUBJECT, Bus, Reason
 from engine.egress.delivery import Delivery
+from engine.egress.encoding import Answer
 from engine.egress.gathering import Gatherer
+from engine.egress.kafka_out import KafkaOut
+from engine.egress.nats_out import NatsOut
 from engine.errors import Refused, SettingsError
 from engine.shared import EGRESS, INGRESS, BusState, Count, Phase
 from engine.tenancy.policy import may_predict
@@ -45,13 +49,17 @@ class Egress:
         self.readers: dict[str, set[local.Reader]] = {}
         self.gatherers = [Gatherer(worker, ring, shared.inputs) for worker, ring in enumerate(shared.answers)]
         self.link = NatsLink(settings.bus.nats, f"{settings.engine.name}-egress", child.log, self._nats_changed)
+        bus, outbox_bytes = settings.bus, settings.bus.outbox_mb << 20
+        self.nats = NatsOut(self.link, self.counters, outbox_bytes, child.log) if bus.nats.url else None
+        both = bus.publish == "both"
+        self.kafka = KafkaOut(shared, self.counters, both, outbox_bytes) if bus.kafka.bootstrap else None
         self.delivery = Delivery(
             shared,
             self.counters,
             settings.engine.name,
-            self.link if settings.bus.nats.url else None,
+            self.nats,
+            self.kafka,
             self.readers if settings.bus.local.path else None,
-            settings.bus.outbox_mb << 20,
             self.something.set,
             child.log,
         )
@@ -100,6 +108,7 @@ class Egress:
             for gatherer in self.gatherers:
                 for gathered in gatherer.drain():
                     self.delivery.enter(gathered)
+            self.delivery.hear_kafka()
             await self.delivery.empty_outbox()
             await self._send_reports()
             await self.delivery.send()
@@ -115,8 +124,10 @@ class Egress:
         return any(gatherer.ready() for gatherer in self.gatherers) or (reports_wait and self._takes_reports())
 
     def _takes_reports(self) -> bool:
-        """Where there is no NATS they are let go; where it is away they wait."""
-        return self.link.is_up or not self.settings.bus.nats.url
+        """Where there is neither NATS nor Kafka they are let go; where both are away they wait."""
+        nowhere = self.nats is None and self.kafka is None
+        over_nats = self.nats is not None and self.nats.is_up
+        return nowhere or over_nats or (self.kafka is not None and self.kafka.takes)
 
     def _rung(self) -> None:
         self.bell.wake()
@@ -132,6 +143,7 @@ class Egress:
         """What is done a few times a second, whether or not anything came."""
         now = time.time()
         self.link.check()
+        self.delivery.move_unconfirmed()
         self._close_readers(now)
         self.counters[Count.LOCAL_READERS] = sum(map(len, self.readers.values()))
         if int(now) != self._second:
@@ -169,20 +181,23 @@ class Egress:
         return claims.company_id, claims.expires_unix
 
     async def _send_reports(self) -> None:
-        """What became no answer: over NATS alone, since local readers see their own company only."""
+        """What became no answer: not to local readers, who see their own company only."""
         ring = self.shared.rejections
         while ring.peek(self.reports_cursor) > 0 and self._takes_reports():
-            if self.settings.bus.nats.url:
+            report = self._report(ring.slots[self.reports_cursor & ring.mask], self.reports_sent + 1)
+            if self.nats is not None and self.nats.is_up:
                 try:
-                    await self._send_report(ring.slots[self.reports_cursor & ring.mask], self.reports_sent + 1)
+                    await self.nats.publish(report)
                 except (NatsError, OSError) as error:
                     self.child.log.warning("nats: %s; the report goes out once it is back", error)
                     return
-                self.reports_sent += 1
+            if self.kafka is not None and (self.kafka.both or self.nats is None or not self.nats.is_up):
+                self.kafka.offer(report)  # a copy without room is left out: nobody waits for it
+            self.reports_sent += 1
             self.reports_cursor += 1
             ring.release(self.reports_cursor)
 
-    async def _send_report(self, slot, number: int) -> None:
+    def _report(self, slot: np.void, number: int) -> Answer:
         rejection = Rejection(
             code=Reason(int(slot["reason"])).code,
             detail=slot["detail"].decode(errors="replace"),
@@ -203,6 +218,4 @@ class Egress:
             sequence=number,
         )
         name = f"{engine}/{self.epoch}/{number}"
-        await self.link.client.publish(
-            REJECTIONS_SUBJECT, envelope.SerializeToString(), headers={MESSAGE_ID_HEADER: name}
-        )
+        return Answer("", REJECTIONS_SUBJECT, name, envelope.SerializeToString())

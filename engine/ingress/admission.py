@@ -12,6 +12,8 @@ from engine import limits
 from engine.contract.ml.envelope_pb2 import MLProcessingEnvelope
 from engine.contract.names import FEATURES_SUBJECT, Bus, Kind, Reason, is_name, is_user
 from engine.errors import Refused
+from engine.ingress.offsets import Place
+from engine.shared import Expired
 from engine.tenancy.policy import may_predict
 from engine.tenancy.tokens import Verifier
 
@@ -30,6 +32,14 @@ class Message:
     received_unix_ns: int
     size: int
     overloaded: bool = False
+    place: Place | None = None  # in Kafka
+
+    def expired(self, age_max_ms: int) -> Expired:
+        """Before any deadline of the engine's own."""
+        if self.place is not None and self.place.answered:
+            return Expired.ANSWERED_BEFORE
+        too_old = self.received_unix_ns - self.envelope.timestamp > age_max_ms * 1_000_000
+        return Expired.YES if self.kind == Kind.VECTOR and too_old else Expired.NO
 
 
 @dataclass(slots=True)

@@ -9,21 +9,21 @@ name, then is counted and shows as a gap.
 import asyncio
 import math
 import time
-
-from nats.errors import Error as NatsError
+from itertools import islice
 
 from engine import limits
-from engine.bus import local
-from engine.bus.nats import NatsLink, subscribe
 from engine.child import Child, run_loop
-from engine.contract.names import FEATURES_SUBJECT, Bus, Reason
+from engine.contract.names import FEATURES_SUBJECT, Bus, Kind, Reason
 from engine.errors import Refused, SettingsError
 from engine.ingress import admission
 from engine.ingress.gaps import GapWait
+from engine.ingress.offsets import Offsets, Place
 from engine.ingress.queues import FairQueue
+from engine.ingress.recovery import Recovery
 from engine.ingress.reports import Reports
 from engine.ingress.sequencing import Sequencer
-from engine.shared import INGRESS, BusState, Count, Engine, Phase, Stage
+from engine.ingress.sources import Sources
+from engine.shared import INGRESS, KAFKA, BusState, Count, Engine, Phase, Stage
 from engine.tenancy.tokens import Verifier
 from fastpath.histogram import quantiles
 
@@ -56,9 +56,11 @@ class Ingress:
         self.queues = [FairQueue(settings.limits.queue) for _ in range(shared.workers)]
         self.bell = shared.bells[INGRESS.row]
         self.stage = shared.stage(INGRESS, Stage.INGRESS)
-        self.producers: set[local.Producer] = set()
+        self.sources = Sources(child, self.from_nats, self.from_local, self._oversized)
         self.heard: dict[str, float] = {}
         self.gaps = GapWait(settings.limits.queue)
+        self.offsets = Offsets(shared)
+        self.recovery: Recovery | None = None  # while Kafka is read again, what other buses brought waits here
         self._lag_ns = 0
         self._gap_timer: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
@@ -69,58 +71,63 @@ class Ingress:
 
     async def serve(self) -> int:
         """Runs until the supervisor asks for the end. Exit status."""
-        child, settings = self.child, self.settings
+        child = self.child
         loop = asyncio.get_running_loop()
         self.verifier.open()
         self.sequencer.open()
+        self.offsets.open(self.sequencer.next_position - 1)
+        if self.settings.bus.kafka.bootstrap:
+            self.recovery = Recovery(self.shared, self.offsets, self.settings.bus.kafka.recovery_ms)
         loop.add_reader(self.bell.fd, self._rung)
-        server = None
-        if settings.bus.local.path:
-            listener = local.bind(settings.bus.local.path)
-            server = await loop.create_unix_server(self._producer, sock=listener)
-            child.bus_state(Bus.LOCAL, True)
-        link = NatsLink(
-            settings.bus.nats,
-            f"{settings.engine.name}-ingress",
-            child.log,
-            lambda state: child.bus_state(Bus.NATS, state),
-        )
-        subscriptions: list = []
-
-        async def subscribe_all(client) -> None:
-            subscriptions.append(await subscribe(client, f"{FEATURES_SUBJECT}.*.*", self.from_nats))
-
-        if settings.bus.nats.url:
-            link.open(subscribe_all)
+        self.read_kafka()
+        await self.sources.open()
         child.ready()
         try:
             while not child.stopping():
                 child.pulse(Phase.IDLE)
                 if self.broken is not None:
                     raise self.broken
-                link.check()
+                self.sources.check()
                 self._chores()
                 if child.engine_state() == Engine.DRAINING and not self._draining:
                     self._draining = True
-                    await self._stop_taking(server, link, subscriptions)
+                    await self.sources.stop_taking()
                 await asyncio.sleep(limits.PULSE_EVERY_MS / 2000)
             return 0
         finally:
-            if settings.bus.local.path:
-                local.unbind(settings.bus.local.path)
-            await link.close()
+            await self.sources.close()
 
     def from_nats(self, raw: bytes, subject: str) -> None:
-        if not self.take(raw, subject, Bus.NATS):
+        if not self._holds(raw, subject, Bus.NATS) and not self.take(raw, subject, Bus.NATS):
             self.counters[Count.DROPPED] += 1
 
     def from_local(self, raw: bytes) -> bool:
         """False: no more for now, until `resume`."""
-        if not self.take(raw, None, Bus.LOCAL):
+        if not self._holds(raw, None, Bus.LOCAL) and not self.take(raw, None, Bus.LOCAL):
             self.counters[Count.DROPPED] += 1
-        return not any(queue.count for queue in self.queues)
+        return not self._crowded()
 
-    def take(self, raw: bytes, subject: str | None, bus: Bus) -> bool:
+    def _holds(self, raw: bytes, subject: str | None, bus: Bus) -> bool:
+        return self.recovery is not None and self.recovery.holds(raw, subject, bus)
+
+    def read_kafka(self) -> None:
+        """Some records, as long as nothing else waits: Kafka keeps what is not read now."""
+        if self._draining or self._crowded():
+            return
+        for place, record in islice(self.offsets.waiting(), limits.KAFKA_READ_MAX):
+            subject = f"{FEATURES_SUBJECT}.{record.key.replace('/', '.', 1)}" if record.key else None
+            self.take(record.raw, subject, Bus.KAFKA, place)
+            if self._crowded():
+                break
+        else:
+            if self.offsets.more():
+                asyncio.get_running_loop().call_soon(self.read_kafka)
+        self.offsets.advance(self.sequencer.tail_position)
+
+    def _crowded(self) -> bool:
+        return any(queue.count for queue in self.queues)
+
+    def take(self, raw: bytes, subject: str | None, bus: Bus, place: Place | None = None) -> bool:
         """One message from a bus. False: every place it could wait in was taken."""
         received_ns, received_unix_ns = time.monotonic_ns(), time.time_ns()
         self.counters[Count.MESSAGES] += 1
@@ -136,10 +143,12 @@ class Ingress:
                 self.child.log.exception("a message could not be read")
                 error = Refused(Reason.INTERNAL, "the engine could not read this message; its operator has the details")
             self.reports.report(about, error)
+            self._settle(place)
             self._ring_egress()
             return True
         self.heard[envelope.company_id] = time.monotonic()
         message = admission.Message(envelope, kind, tier, bus, received_ns, received_unix_ns, len(raw))
+        message.place = place
         worker = self.sequencer.worker_of(envelope.company_id, envelope.service_source)
         taken = self.queues[worker].put(message)
         self.pump(worker)
@@ -171,16 +180,32 @@ class Ingress:
 
     def _accept(self, message: admission.Message, worker: int) -> bool:
         """False: no room."""
-        if not self.sequencer.take(message, worker):
+        if not self._take(message, worker):
             return False
         self.stage.record(time.monotonic_ns() - message.received_ns)
         self._release_behind((message.envelope.company_id, message.envelope.service_source), worker)
         return True
 
+    def _take(self, message: admission.Message, worker: int) -> bool:
+        """By the sequencer; then a record of Kafka is settled."""
+        envelope = message.envelope
+        if not self.sequencer.take(message, worker):
+            return False
+        self._settle(message.place)
+        if message.place is not None and message.kind == Kind.VECTOR:
+            minute = self.sequencer.newest_minute(envelope.company_id, envelope.service_source)
+            if minute is not None:
+                self.offsets.note_minute(message.place, *minute)
+        return True
+
+    def _settle(self, place: Place | None) -> None:
+        if place is not None:
+            self.offsets.settle(place, self.sequencer.next_position - 1)
+
     def _release_behind(self, name: tuple[str, str], worker: int) -> None:
         """What waited for a message that came now."""
         while (behind := self.gaps.first(name)) is not None and not self.sequencer.leaves_gap(behind):
-            if not self.sequencer.take(behind, worker):
+            if not self._take(behind, worker):
                 break  # looked at again when it is due
             self.gaps.pop(name)
 
@@ -201,7 +226,9 @@ class Ingress:
 
     def _gap_wait_ns(self) -> int:
         """As long as the other bus lags; 0 where a single bus is up, or nothing more is taken."""
-        if self.child.row[0]["bus_nats"] != BusState.UP or not self.producers or self._draining:
+        up = int(self.child.row[0]["bus_nats"] == BusState.UP)
+        up += int(self.shared.children[KAFKA.row]["bus_kafka"] == BusState.UP)
+        if up + bool(self.sources.producers) < 2 or self._draining:
             return 0
         low_ns, high_ns = self.settings.bus.gap_wait_ms * 1_000_000, self.settings.engine.deadline_ms * 500_000
         return min(max(self._lag_ns, low_ns), high_ns)
@@ -223,7 +250,7 @@ class Ingress:
     def _move_on(self, name: tuple[str, str]) -> bool:
         """Gives up on what is missing before a stream's first message that waits. False: no room for it."""
         first, worker = self.gaps.first(name), self.sequencer.worker_of(*name)
-        if first is None or not self.sequencer.take(first, worker):
+        if first is None or not self._take(first, worker):
             return False
         self.gaps.pop(name)
         self._release_behind(name, worker)
@@ -232,12 +259,18 @@ class Ingress:
     def _room(self) -> None:
         """A worker, or egress, may have made room."""
         self._retry = None
-        self.sequencer.advance_tail()
+        self._advance()
         for worker, queue in enumerate(self.queues):
             if queue.count:
                 self.pump(worker)
-        if not any(queue.count for queue in self.queues):
-            self._resume_producers()
+        if not self._crowded():
+            self.sources.resume(reading=not self._draining)
+            self.read_kafka()
+
+    def _advance(self) -> None:
+        """Room of what is done, first in `inputs`, then in Kafka."""
+        self.sequencer.advance_tail()
+        self.offsets.advance(self.sequencer.tail_position)
 
     def _rung(self) -> None:
         self.bell.wake()
@@ -245,37 +278,25 @@ class Ingress:
             self._retry.cancel()
         self._room()
 
-    def _resume_producers(self) -> None:
-        for producer in list(self.producers):
-            producer.resume(reading=not self._draining)
-
     def _ring_egress(self) -> None:
         self.shared.bells[self.child.egress_bell].ring()
 
-    def _producer(self) -> local.Producer:
-        bounds = self.settings.limits
-
-        def oversized() -> None:
-            self.counters[Count.MESSAGES] += 1
-            self.reports.report(
-                admission.Claimed(),
-                Refused(
-                    Reason.TOO_LARGE,
-                    f"a frame is larger than the {bounds.message_bytes} bytes of a message; the connection was closed",
-                ),
-            )
-            self._ring_egress()
-
-        return local.Producer(
-            bounds.message_bytes + limits.LOCAL_FRAME_SPARE, self.from_local, oversized, self.producers
-        )
+    def _oversized(self, detail: str) -> None:
+        self.counters[Count.MESSAGES] += 1
+        self.reports.report(admission.Claimed(), Refused(Reason.TOO_LARGE, detail))
+        self._ring_egress()
 
     def _chores(self) -> None:
         """What is done a few times a second, whether or not anything came."""
-        self.sequencer.advance_tail()
+        self._advance()
+        if self.recovery is not None and self.recovery.is_over():
+            held, self.recovery = self.recovery.held, None
+            for raw, subject, bus in held:
+                self.counters[Count.DROPPED] += not self.take(raw, subject, bus)
         now = time.monotonic()
         if now - self._second >= 1.0:
             self._second = now
+            self.offsets.note_rewinds()
             if self.reports.second_passed():
                 self._ring_egress()
             lag_ns = quantiles(self.shared.histograms[INGRESS.row, Stage.BUS_LAG : Stage.BUS_LAG + 1], [0.99])[0]
@@ -290,9 +311,10 @@ class Ingress:
             self.counters[count] += now_at - self._counted.get(count, 0)
             self._counted[count] = now_at
         queued = self.gaps.count + sum(queue.count for queue in self.queues)
-        queued += sum(len(each.held) for each in self.producers)
+        queued += self.sources.held
+        queued += len(self.recovery.held) if self.recovery is not None else 0
         self.counters[Count.QUEUED] = queued
-        self.shared.ingress[0]["drained"] = int(self._draining and queued == 0)
+        self.shared.ingress[0]["drained"] = int(self._draining and queued == 0 and self.offsets.idle)
 
     def _refresh_keys(self) -> None:
         try:
@@ -300,17 +322,3 @@ class Ingress:
                 self.child.log.info("other token keys are in force")
         except SettingsError as error:
             self.child.log.warning("the token keys before stay in force: %s", error)
-
-    async def _stop_taking(self, server, link: NatsLink, subscriptions: list) -> None:
-        """No more from outside; what the buses handed over already is still taken."""
-        if server is not None:
-            server.close()
-            for producer in list(self.producers):
-                producer.pause()
-        if not link.is_up:
-            await link.close()  # it would subscribe again, and bring new input
-        elif subscriptions:
-            try:
-                await asyncio.wait_for(subscriptions[0].drain(), self.settings.engine.drain_s / 2)
-            except (TimeoutError, NatsError) as error:
-                self.child.log.warning("nats did not drain: %s", error)

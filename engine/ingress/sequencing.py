@@ -6,7 +6,6 @@ must stay true: an input is accepted exactly when the head of `inputs` has passe
 comes after can be done again from the record, and is, when this process died in between.
 """
 
-import hashlib
 import logging
 from collections.abc import Callable
 
@@ -21,7 +20,7 @@ from engine.ingress.admission import Message
 from engine.ingress.copies import FirstCopies, differs
 from engine.ingress.slots import fill_slots
 from engine.ingress.steps import Steps
-from engine.ingress.tables import Tables
+from engine.ingress.tables import Tables, shard_of
 from engine.ingress.values import decode_batch
 from engine.settings import Settings
 from engine.shared import FINISHED, INGRESS, Count, Shared, Stage, verdict_of
@@ -140,6 +139,14 @@ class Sequencer:
         rows, states = self.shared.streams, self.shared.stream_states
         return decide(states, rows, index, envelope.epoch, envelope.sequence)[1] > 0
 
+    def newest_minute(self, company: str, stream: str) -> tuple[int, int] | None:
+        """(row of a stream, the newest minute of its windows)."""
+        index = self.tables.streams.names.get((company, stream))
+        if index is None:
+            return None
+        standing = self.shared.stream_states[index][int(self.shared.streams[index]["active"])]
+        return index, int(standing["newest_minute"])
+
     def advance_tail(self) -> None:
         """Frees the records of inputs that are done, oldest first."""
         inputs, verdicts = self.shared.inputs, self.shared.verdicts
@@ -181,7 +188,6 @@ class Sequencer:
     def _head(self, message: Message, index: int, worker: int, arrival: int, missing: int) -> np.ndarray:
         envelope, engine, row = message.envelope, self.settings.engine, self.shared.streams[index]
         head = np.zeros(1, layout.input_record_dtype)
-        age_ns = message.received_unix_ns - envelope.timestamp
         fields = {
             "position": self.next_position,
             "epoch": envelope.epoch,
@@ -199,7 +205,7 @@ class Sequencer:
             "plan": plan_of(self.plans, envelope.company_id, envelope.user_id, message.tier),
             "late": arrival in LATE,
             "bus": message.bus,
-            "expired": message.kind == Kind.VECTOR and age_ns > engine.max_message_age_ms * 1_000_000,
+            "expired": message.expired(engine.max_message_age_ms),
             "arrival": arrival,
         }
         row = head[0]  # one record of NumPy's, many times quicker to fill than an array of one
@@ -333,9 +339,3 @@ class Sequencer:
                     "other bytes came before under this name; the first copy stands, number each message once",
                 ),
             )
-
-
-def shard_of(company: str, stream: str) -> int:
-    """The same for a stream's whole life, on every host."""
-    digest = hashlib.blake2b(f"{company}/{stream}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") % limits.SHARDS

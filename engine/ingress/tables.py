@@ -5,11 +5,13 @@ process. Runs in ingress, their only writer. What must stay true: a row that is 
 belongs to, and a new owner gets a new generation, so that nothing of the old one's is ever read.
 """
 
+import hashlib
 import time
 from collections.abc import Container, Iterable
 
 import numpy as np
 
+from engine import limits
 from engine.contract.names import Reason
 from engine.errors import Refused
 from engine.settings import Limits
@@ -113,3 +115,9 @@ class Tables:
                 self.keys.restore(int(row), rows[owner]["company"].decode(), name)
             else:
                 self.keys.release(int(row))
+
+
+def shard_of(company: str, stream: str) -> int:
+    """The same for a stream's whole life, on every host."""
+    digest = hashlib.blake2b(f"{company}/{stream}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") % limits.SHARDS

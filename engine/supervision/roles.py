@@ -7,7 +7,7 @@ it to start children, a child to find its own module, so that no stage is import
 import signal
 from typing import NamedTuple
 
-from engine.shared import CONTROL, EGRESS, INGRESS, Seat, worker_seat
+from engine.shared import CONTROL, EGRESS, INGRESS, KAFKA, Seat, worker_seat
 
 
 class Role(NamedTuple):
@@ -30,11 +30,13 @@ ROLES = {
     "ingress": Role("ingress", "engine.ingress.main", signal.SIGTERM),
     "egress": Role("egress", "engine.egress.main", signal.SIGTERM),
     "control": Role("control", "engine.control.main", signal.SIGKILL),
+    "kafka": Role("kafka", "engine.kafka.main", signal.SIGKILL),
     "worker": Role("worker", "engine.inference.main", signal.SIGKILL),
 }
 
 
-def cast(workers: int, standby: bool) -> list[tuple[Role, Seat]]:
-    """Who takes part: one of each fixed role, a process for each worker, one warm spare."""
+def cast(workers: int, standby: bool, kafka: bool = False) -> list[tuple[Role, Seat]]:
+    """Who takes part: each fixed role, those that settings ask for, a process for each worker, one warm spare."""
     fixed = [(ROLES["ingress"], INGRESS), (ROLES["egress"], EGRESS), (ROLES["control"], CONTROL)]
-    return fixed + [(ROLES["worker"], worker_seat(number)) for number in range(workers + standby)]
+    wanted = [(ROLES["kafka"], KAFKA)] if kafka else []
+    return fixed + wanted + [(ROLES["worker"], worker_seat(number)) for number in range(workers + standby)]

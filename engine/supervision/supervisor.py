@@ -92,7 +92,8 @@ class Supervisor:
             signal.signal(number, self._signalled)
         self.manifest_fd = self._write_manifest()
         self.processes = [
-            Process(role, seat, self.shared, self.log) for role, seat in cast(self.workers, settings.engine.standby)
+            Process(role, seat, self.shared, self.log)
+            for role, seat in cast(self.workers, settings.engine.standby, bool(settings.bus.kafka.bootstrap))
         ]
         self.board["tick_ns"] = time.monotonic_ns()
         for process in self.processes:
@@ -147,7 +148,7 @@ class Supervisor:
     def _write_manifest(self) -> int:
         """What a child needs to know, in a memfd that they all inherit."""
         fd = os.memfd_create("tickpath-manifest", 0)
-        rows = {seat.row: seat.name for _, seat in cast(self.workers, True)}
+        rows = {seat.row: seat.name for _, seat in cast(self.workers, True, True)}
         manifest = {
             "settings": asdict(self.settings),
             "arena": self.arena.fd,

@@ -8,7 +8,7 @@ import pytest
 from engine.control import exposition, metrics
 from engine.control.processes import Cost
 from engine.control.samples import Rates
-from engine.shared import EGRESS, INGRESS, Count, Stage, worker_seat
+from engine.shared import EGRESS, INGRESS, KAFKA, WATCH, Count, Stage, worker_seat
 from fastpath.histogram import Histogram
 from tests.control import engines
 from tests.control.engines import SETTINGS
@@ -16,6 +16,7 @@ from tests.control.engines import SETTINGS
 SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\]|\\.)*",?)*)\})? (\S+)')
 LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"')
 ALLOWED = {"process", "stage", "model", "status", "bus", "le"}
+FIXED = {seat.name: seat for seat in (INGRESS, EGRESS, KAFKA, WATCH)}
 SUFFIXES = ("_bucket", "_sum", "_count")
 
 
@@ -54,10 +55,12 @@ def value(families, name, **labels):
 def test_every_counter_of_the_arena_is_shown(shared):
     for count in Count:
         shared.children["counters"][:, count] = 1000 + count
+    for seat in FIXED.values():
+        shared.supervisor[0]["starts"][seat.row] = 1
     families = page(shared)
     for count, metric in metrics.METRICS.items():
         name = f"tickpath_{count.name.lower()}" + ("_total" if metric.kind == "counter" else "")
-        seats = {"ingress": [INGRESS], "egress": [EGRESS], "worker": [worker_seat(k) for k in range(3)]}[metric.owner]
+        seats = {"worker": [worker_seat(k) for k in range(3)]}.get(metric.owner, [FIXED.get(metric.owner)])
         assert families[name] == [
             metric.kind,
             {(name, (("process", seat.name),)): 1000 + count for seat in seats},

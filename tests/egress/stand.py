@@ -21,6 +21,7 @@ from engine.contract.ml.ml_predictions_pb2 import MLPredictionBatch
 from engine.contract.names import Kind, Status
 from engine.egress.delivery import Delivery
 from engine.egress.gathering import Gatherer
+from engine.egress.nats_out import NatsOut
 from engine.shared import Count, Shared
 
 SHARED_FIELDS = (
@@ -142,8 +143,9 @@ class Desk:
         self.gatherers = [Gatherer(worker, ring, shared.inputs) for worker, ring in enumerate(shared.answers)]
         self.unsent_max = 1 << 20
         self.log = logging.getLogger("desk")
+        self.nats = NatsOut(link, self.counters, outbox_bytes, self.log) if link is not None else None
         self.delivery = Delivery(
-            shared, self.counters, "engine-t", link, self.readers, outbox_bytes, lambda: None, self.log
+            shared, self.counters, "engine-t", self.nats, None, self.readers, lambda: None, self.log
         )
 
     async def open(self) -> "Desk":

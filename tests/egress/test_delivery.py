@@ -285,11 +285,11 @@ def test_the_outbox_of_a_bus_that_is_away_is_bounded_and_counts_what_it_dropped(
             take(stand, sender)
             answer(shared)
             await desk.pass_on()
-            assert desk.delivery.outbox_bytes <= 2000
+            assert desk.nats.waiting_bytes <= 2000
         await until(lambda: len(inbox.envelopes) == 20, "all answers")
-        kept = desk.delivery.outbox
+        kept = [answer for answer, _ in desk.nats.outbox]
         assert len(kept) + desk.count(Count.OUTBOX_DROPPED) == 20
-        assert sum(len(each.body) for each in kept) == desk.delivery.outbox_bytes == desk.count(Count.OUTBOX_BYTES)
+        assert sum(len(each.body) for each in kept) == desk.nats.waiting_bytes == desk.count(Count.OUTBOX_BYTES)
         assert [each.name.rsplit("/")[-1] for each in kept] == [str(n) for n in range(21 - len(kept), 21)]
         assert shared.answers[0].tail == 20
         await desk.close()

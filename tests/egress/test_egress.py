@@ -174,11 +174,11 @@ def test_with_nats_gone_local_readers_go_on_and_room_does_not_run_out(
                 await until(lambda: done(shared, sender.next - 1), "delivered")
                 stand.sequencer.advance_tail()
             await until(lambda: inbox.sequences == list(range(1, sender.next)), "each once, in order")
-            got_before = egress.delivery.outbox[0].name
+            got_before = egress.nats.outbox[0][0].name
             assert got_before.endswith("/3")  # what NATS may have is not kept for it a second time
             await asyncio.to_thread(server.start)
-            await until(lambda: not egress.delivery.outbox, "the outbox is empty")
-            assert egress.delivery.outbox_bytes == 0
+            await until(lambda: not egress.nats.outbox, "the outbox is empty")
+            assert egress.nats.waiting_bytes == 0
             await inbox.close()
 
     run(main())
@@ -200,12 +200,12 @@ def test_an_answer_that_nats_will_never_take_holds_nothing_up_behind_it(
             take(stand, sender)
             hand_over(shared)
             await until(lambda: inbox.sequences == [1, 2], "the local reader has both")
-            size = len(egress.delivery.outbox[0].body)
+            size = len(egress.nats.outbox[0][0].body)
             await asyncio.to_thread(server.start, f"max_payload: {size - 1}")
             got = await listen(server.url)
             take(stand, sender)
             hand_over(shared)
-            await until(lambda: done(shared, 1, 2, 3) and not egress.delivery.outbox, "nothing waits")
+            await until(lambda: done(shared, 1, 2, 3) and not egress.nats.outbox, "nothing waits")
             await until(lambda: got, "what follows leaves")
             await inbox.close()
         assert shared.children[EGRESS.row]["counters"][Count.OUTBOX_DROPPED] == 1

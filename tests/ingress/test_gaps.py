@@ -64,7 +64,7 @@ class BothBuses:
         await until(lambda: row["bus_nats"] == BusState.UP, "nats is up")
         self.client = await nats.connect(self.server.url)
         _, self.writer = await asyncio.open_unix_connection(self.settings.bus.local.path)
-        await until(lambda: self.ingress.producers, "the local producer is there")
+        await until(lambda: self.ingress.sources.producers, "the local producer is there")
         return self
 
     async def __aexit__(self, *_: Any) -> None:
@@ -119,7 +119,7 @@ def test_with_one_bus_a_gap_is_not_waited_for(buses: Any) -> None:
     async def main() -> None:
         async with buses(LONG_MS) as both:
             both.writer.close()
-            await until(lambda: not both.ingress.producers, "the local producer is gone")
+            await until(lambda: not both.ingress.sources.producers, "the local producer is gone")
             await both.by_nats(1, 3)
             assert await take_all(both.ingress, 2) == [(1, 0), (3, 0)]
             assert both.ingress.counters[Count.MISSING] == 1

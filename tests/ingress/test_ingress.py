@@ -60,7 +60,7 @@ def test_a_burst_of_a_local_producer_waits_whole_and_in_order_whatever_its_lengt
             assert found == [(sequence, 0) for sequence in range(1, 1001)]
             counters = ingress.counters
             assert (counters[Count.DROPPED], counters[Count.OVERLOADED], counters[Count.MISSING]) == (0, 0, 0)
-            await until(lambda: not ingress.producers, "the connection ended")
+            await until(lambda: not ingress.sources.producers, "the connection ended")
 
     run(main())
 

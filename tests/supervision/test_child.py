@@ -91,6 +91,7 @@ def test_owners_of_socket_files_may_clean_up_and_nobody_else_outlives_the_superv
         "ingress": signal.SIGTERM,
         "egress": signal.SIGTERM,
         "control": signal.SIGKILL,
+        "kafka": signal.SIGKILL,
         "worker": signal.SIGKILL,
     }
     assert [seat.row for seat in (INGRESS, EGRESS, CONTROL)] == [0, 1, 2]

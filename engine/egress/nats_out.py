@@ -1,0 +1,109 @@
+"""Answers to NATS: written, and confirmed by a PONG to a PING sent after them.
+
+Owns what of one connection is known to have arrived, and the outbox: what NATS missed while it was away. Runs
+in egress, over its `NatsLink`. What must stay true: a PONG confirms what was written before its PING on the
+same connection, and nothing else; the outbox is bounded, and an overflow told.
+"""
+
+import asyncio
+from collections import deque
+from logging import Logger
+from typing import Any
+
+import numpy as np
+from nats.errors import Error as NatsError
+from nats.errors import MaxPayloadError
+
+from engine.bus.nats import NatsLink
+from engine.contract.names import MESSAGE_ID_HEADER
+from engine.egress.encoding import Answer
+from engine.shared import Count
+
+HEADER_BYTES_MAX = 512  # of a NATS message beside its body: the names in it have bounds
+CONFIRM_LIMIT_S = 2  # for the PONG; the link's own pings notice a dead server before
+
+
+class NatsOut:
+    """Over a link that is always being kept."""
+
+    def __init__(self, link: NatsLink, counters: np.ndarray, outbox_bytes_max: int, log: Logger) -> None:
+        self.link = link
+        self.counters = counters
+        self.outbox_bytes_max = outbox_bytes_max
+        self.log = log
+        self.waiting_bytes = 0
+        self.outbox: deque[tuple[Answer, Any]] = deque()
+        self._ping: asyncio.Task | None = None
+
+    @property
+    def is_up(self) -> bool:
+        return self.link.is_up
+
+    @property
+    def connection(self) -> int:
+        """The number of the one that stands, 0: none."""
+        return self.link.connections if self.link.is_up else 0
+
+    def beyond_limit(self, answer: Answer) -> int:
+        """Bytes by which an answer is too large for the server, 0: it fits, or the server is not known now."""
+        return max(0, len(answer.body) + HEADER_BYTES_MAX - self.link.client.max_payload) if self.is_up else 0
+
+    async def publish(self, answer: Answer) -> None:
+        await self.link.client.publish(
+            answer.subject, answer.body, headers={MESSAGE_ID_HEADER: answer.name} if answer.name else None
+        )
+
+    async def pinged(self) -> int:
+        """The number of the connection on which everything written so far arrived, 0: none."""
+        connection = self.link.connections
+        if not self.link.is_up:
+            return 0
+        self._ping = asyncio.get_running_loop().create_task(self._flush_twice())
+        await asyncio.wait({self._ping})  # ends with the connection too, see `connection_lost`
+        if self._ping.cancelled():
+            return 0
+        try:
+            self._ping.result()
+        except (NatsError, TimeoutError, OSError):
+            return 0
+        # A client that lost its server ends a flush at once and without an error.
+        return connection if connection == self.link.connections and self.link.is_up else 0
+
+    async def _flush_twice(self) -> None:
+        """Twice: this client writes its PING ahead of what it has queued, and queued bytes behind it."""
+        await self.link.client.flush(timeout=CONFIRM_LIMIT_S)
+        await self.link.client.flush(timeout=CONFIRM_LIMIT_S)
+
+    def connection_lost(self) -> None:
+        """The PONG that is waited for will never come; what it was to confirm is ahead of all that leaves next."""
+        if self._ping is not None:
+            self._ping.cancel()
+
+    def keep(self, answer: Answer, owner: Any) -> None:
+        """For when it is back."""
+        self.outbox.append((answer, owner))
+        self.waiting_bytes += len(answer.body)
+        while self.waiting_bytes > self.outbox_bytes_max:
+            self.waiting_bytes -= len(self.outbox.popleft()[0].body)
+            self.counters[Count.OUTBOX_DROPPED] += 1
+
+    async def empty_outbox(self) -> list[Any]:
+        """Writes what waits, as far as the connection stands. Whose that was."""
+        written = []
+        while self.outbox and self.link.is_up:
+            answer, owner = self.outbox[0]
+            connection = self.connection
+            try:
+                await self.publish(answer)
+            except MaxPayloadError:  # another bus has it; nothing behind it may wait for ever
+                self.log.error("nats: an answer of %d bytes is more than it takes; dropped", len(answer.body))
+                self.counters[Count.OUTBOX_DROPPED] += 1
+            except (NatsError, OSError) as error:
+                self.log.warning("nats: %s; the outbox goes out once it is back", error)
+                break
+            if self.outbox and self.outbox[0][1] is owner:
+                self.outbox.popleft()
+                self.waiting_bytes -= len(answer.body)
+            if connection == self.connection:
+                written.append(owner)
+        return written
