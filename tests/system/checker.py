@@ -13,7 +13,8 @@ import nats
 from engine.contract.ml.ml_predictions_pb2 import EXPIRED, REJECTED
 from tests.system.traffic import Answer, Reader, Stream, eventually
 
-SHOWN = 5
+KINDS = ("lost", "doubled", "changed", "disordered", "unexpected")
+SHOWN = 5  # of each
 Names = list[str]
 
 
@@ -34,16 +35,12 @@ class Found:
 
     def bad(self, but: tuple[str, ...] = ()) -> dict[str, Names]:
         """The first few of each kind, less those that the test allows."""
-        kinds = {"lost", "doubled", "changed", "disordered", "unexpected"} - set(but)
-        return {kind: getattr(self, kind)[:SHOWN] for kind in sorted(kinds) if getattr(self, kind)}
+        return {kind: getattr(self, kind)[:SHOWN] for kind in KINDS if kind not in but and getattr(self, kind)}
 
     def summary(self) -> str:
         by_bus = ", ".join(f"{count} on {bus} ({self.only_on[bus]} there alone)" for bus, count in self.answers.items())
-        return (
-            f"sent {self.sent}; answers: {by_bus}; {self.late} late, {self.unpredicted} unpredicted; lost {len(self.lost)}, "
-            f"doubled {len(self.doubled)}, changed {len(self.changed)}, disordered {len(self.disordered)}, "
-            f"unexpected {len(self.unexpected)}"
-        )
+        faults = ", ".join(f"{kind} {len(getattr(self, kind))}" for kind in KINDS)
+        return f"sent {self.sent}; answers: {by_bus}; {self.late} late, {self.unpredicted} unpredicted; {faults}"
 
 
 def input_of(answer: Answer) -> str:
