@@ -112,17 +112,17 @@ class Ingress:
 
     def read_kafka(self) -> None:
         """Some records, as long as nothing else waits: Kafka keeps what is not read now."""
-        if self._draining or self._crowded():
+        if self.offsets.ring is None or self._draining or self._crowded():
             return
         for place, record in islice(self.offsets.waiting(), limits.KAFKA_READ_MAX):
             subject = f"{FEATURES_SUBJECT}.{record.key.replace('/', '.', 1)}" if record.key else None
             self.take(record.raw, subject, Bus.KAFKA, place)
             if self._crowded():
                 break
-        else:
-            if self.offsets.more():
-                asyncio.get_running_loop().call_soon(self.read_kafka)
         self.offsets.advance(self.sequencer.tail_position)
+        self.bell.sleep()  # then looks once more: what came before this is seen here, what comes after rings
+        if self.offsets.more() and not self._crowded():
+            asyncio.get_running_loop().call_soon(self.read_kafka)
 
     def _crowded(self) -> bool:
         return any(queue.count for queue in self.queues)

@@ -79,6 +79,9 @@ class Stream:
         self.sent[self.sequence] = envelope
         return envelope.SerializeToString()
 
+    def name(self, sequence: int) -> str:
+        return f"{self.company}/{self.stream}/{self.epoch}/{sequence}"
+
     def heartbeat(self) -> bytes:
         envelope = MLProcessingEnvelope(
             message_type="heartbeat",
@@ -112,6 +115,15 @@ class Answer:
     def rejection(self) -> Rejection:
         return Rejection.FromString(self.envelope.payload)
 
+    def comparable(self) -> bytes:
+        """What it says, less what may differ when it is given again."""
+        if self.envelope.message_type != "ml_inference":
+            return self.envelope.payload
+        batch = self.batch
+        batch.ClearField("performance_metrics")
+        batch.ClearField("trace")
+        return batch.SerializeToString(deterministic=True)
+
 
 class Reader:
     """All that the engine publishes, in order of arrival."""
@@ -128,15 +140,16 @@ class Reader:
         return self
 
     async def _take(self, message) -> None:
-        if not message.subject.startswith(("ml.v1.predictions.", "ml.v1.rejections")):
-            return
-        envelope = MLProcessingEnvelope.FromString(message.data)
-        answer = Answer(message.subject, (message.headers or {}).get("Nats-Msg-Id", ""), envelope, time.monotonic_ns())
-        if message.subject == "ml.v1.rejections":
+        if message.subject.startswith(("ml.v1.predictions.", "ml.v1.rejections")):
+            self.hear(message.subject, (message.headers or {}).get("Nats-Msg-Id", ""), message.data)
+
+    def hear(self, subject: str, name: str, body: bytes) -> None:
+        answer = Answer(subject, name, MLProcessingEnvelope.FromString(body), time.monotonic_ns())
+        if subject == "ml.v1.rejections":
             self.reports.append(answer)
             return
         self.answers.append(answer)
-        _, _, _, company, stream = message.subject.split(".")
+        _, _, _, company, stream = subject.split(".")
         self.by_stream[company, stream].append(answer)
 
     def named(self, stream: Stream) -> list[Answer]:
