@@ -116,7 +116,7 @@ def test_a_new_start_answers_what_was_not_answered_and_repeats_nothing(folder: P
         for _ in range(30):  # nobody is there
             wire.send(stream, message(stream))
         wire.flush()
-        with engine.start() as again:
+        with engine as again:
             again.wait_ready()
             wire.until_answered(stream, 80)
             statuses = Counter()
