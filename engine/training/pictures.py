@@ -1,7 +1,7 @@
 """The networks that look at pictures of a path: how they are built, fitted and written as ONNX.
 
-Owns their two plans and the fitting; run by `python -m engine.training`. Reads paths and labels,
-returns parameters. What must stay true: pictures are drawn by the kernels that workers use, one batch
+Owns their two plans and the fitting; run by `python -m engine.training`. Reads lessons, returns
+parameters and how the loss fell. What must stay true: pictures are drawn by the kernels that workers use, one batch
 at a time; the same seed and data give the same parameters on the same machine.
 """
 
@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 
 from engine.inference.image import PICTURES
 from engine.training.artefacts import model_bytes, tensor
+from engine.training.lessons import Lessons
 
 Parameters = dict[str, Any]
 BATCH = 256
@@ -94,20 +95,32 @@ def drawn(plan: Plan, paths: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(out.transpose(0, 2, 3, 1))
 
 
+class Fitted(NamedTuple):
+    parameters: Parameters
+    loss: list[float]  # of each epoch, on what taught
+    watched_loss: list[float]  # after each epoch, on what did not
+
+
+def watched_loss(plan: Plan, parameters: Parameters, watched: Lessons) -> float:
+    """The loss that is fitted, on lessons that teach nothing."""
+    logit = logits(plan, parameters, watched.path)
+    loss = np.logaddexp(0.0, np.where(watched.target > 0, -logit, logit)).sum(axis=1)
+    return float((watched.weight * loss).sum() / watched.weight.sum())
+
+
 def fit(
     plan: Plan,
-    paths: np.ndarray,
-    target: np.ndarray,
-    weight: np.ndarray,
+    taught: Lessons,
+    watched: Lessons,
     *,
     seed: int,
     epochs: int,
     report: Callable[[str], None],
     rate: float = 2e-3,
-) -> Parameters:
-    """AdamW with a rate that falls to zero, on the cross entropy of every pattern; weight: of each row."""
-    steps = epochs * (len(paths) // BATCH)
-    optimizer = optax.adamw(optax.cosine_decay_schedule(rate, steps), weight_decay=1e-3)
+) -> Fitted:
+    """AdamW with a rate that falls to zero, on the cross entropy of every pattern."""
+    count = len(taught.path) // BATCH
+    optimizer = optax.adamw(optax.cosine_decay_schedule(rate, epochs * count), weight_decay=1e-3)
 
     def loss(parameters: Parameters, picture: Any, y: Any, w: Any) -> Any:
         logit = network(plan, parameters, picture)
@@ -120,16 +133,18 @@ def fit(
         return optax.apply_updates(now, changes), state, value
 
     rng = np.random.default_rng(seed)
-    now: Any = jax.tree.map(jnp.asarray, new_parameters(plan, seed, target.shape[1]))
-    state = optimizer.init(now)
+    now: Any = jax.tree.map(jnp.asarray, new_parameters(plan, seed, taught.target.shape[1]))
+    state, losses, watching = optimizer.init(now), [], []
     for epoch in range(epochs):
-        order, total = rng.permutation(len(paths)), 0.0
-        for first in range(0, len(paths) - BATCH + 1, BATCH):
-            rows = order[first : first + BATCH]
-            now, state, value = update(now, state, drawn(plan, paths[rows]), target[rows], weight[rows])
+        order, total = rng.permutation(len(taught.path)), 0.0
+        for first in range(0, count * BATCH, BATCH):
+            path, target, weight = (each[order[first : first + BATCH]] for each in taught)
+            now, state, value = update(now, state, drawn(plan, path), target, weight)
             total += float(value)
-        report(f"epoch {epoch + 1}/{epochs}, loss {total / (len(paths) // BATCH):.4f}")
-    return {name: np.array(each) for name, each in now.items()}
+        losses.append(total / count)
+        watching.append(watched_loss(plan, now, watched))
+        report(f"epoch {epoch + 1}/{epochs}, loss {losses[-1]:.4f}, watched {watching[-1]:.4f}")
+    return Fitted({name: np.array(each) for name, each in now.items()}, losses, watching)
 
 
 def logits(plan: Plan, parameters: Parameters, paths: np.ndarray) -> np.ndarray:

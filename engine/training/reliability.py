@@ -19,7 +19,7 @@ AISTATS 2022: equal-mass bins, and the bias for calibrated models. Vaicenavicius
 calibration in classification, AISTATS 2019: consistency resampling.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +29,7 @@ from engine.training.bootstrap import LEVEL, LONG, When, independent_rows
 
 BINS = 10
 DRAWS = 400
+FAMILY_DRAWS = 1000  # its band lies farther out
 SEED = 20260202
 
 
@@ -40,6 +41,19 @@ class Diagram(NamedTuple):
     rows: np.ndarray
     low: np.ndarray  # of the shares that 95 of 100 perfect forecasters would show here
     high: np.ndarray
+
+
+class Family(NamedTuple):
+    """Several forecasters that are judged at once; (forecasters,) each."""
+
+    error: np.ndarray
+    band: np.ndarray  # 95 of 100 perfect forecasters stay below, each by itself
+    together: np.ndarray  # 95 of 100 perfect sets stay below with all of theirs
+
+    @property
+    def outside(self) -> np.ndarray:
+        """Which of them no perfect set is likely to show."""
+        return self.error > self.together
 
 
 class Calibration(NamedTuple):
@@ -187,3 +201,45 @@ def calibration(
         independent_rows(len(chance), horizon),
         Diagram(np.bincount(place, chance) / rows, share, rows, low, high),
     )
+
+
+def limits(null: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Below which 95 of 100 perfect forecasters stay, each by itself; and below which 95 of 100 sets stay whole.
+
+    null: (draws, forecasters), errors of perfect ones. One level for all of them: the lowest at which 95 of 100 draws
+    have no error above it, a draw counting by the highest rank among its errors.
+
+    >>> alone, together = limits(np.random.default_rng(5).random((20_000, 7)))
+    >>> alone.round(2).tolist(), [float(each.round(3)) for each in (together.min(), together.max())]
+    ([0.95, 0.95, 0.95, 0.95, 0.95, 0.95, 0.95], [0.992, 0.994])
+    """
+    ranks = null.argsort(axis=0).argsort(axis=0)
+    level = int(np.quantile(ranks.max(axis=1), LEVEL, method="higher"))
+    return np.quantile(null, LEVEL, axis=0), np.sort(null, axis=0)[level]
+
+
+def family(
+    chance: np.ndarray,
+    happened: np.ndarray,
+    horizons: Sequence[int],
+    when: When | None = None,
+    *,
+    correlation: float = 0.0,
+    bins: int = BINS,
+    draws: int = FAMILY_DRAWS,
+    seed: int = SEED,
+) -> Family:
+    """Errors of several forecasters, (n, forecasters) each, beside the bands of each and of all at once.
+
+    horizons: of each; when and correlation: as in `calibration`.
+
+    Each is drawn from a seed of its own: forecasters whose events have nothing to do with each other need the widest
+    common band.
+    """
+    errors, null = [], []
+    for k, horizon in enumerate(horizons):
+        place = bins_of(chance[:, k], bins)
+        errors.append(_errors(place, chance[:, k], happened[:, k].astype("f8"))[0])
+        drawn = perfect_outcomes(chance[:, k], horizon, when, correlation=correlation, draws=draws, seed=seed + k)
+        null.append([_errors(place, chance[:, k], each.astype("f8"))[0] for each in drawn])
+    return Family(np.array(errors), *limits(np.array(null).T))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from engine.training.bootstrap import When
-from engine.training.reliability import bins_of, calibration, calibration_error, perfect_outcomes
+from engine.training.reliability import bins_of, calibration, calibration_error, limits, perfect_outcomes
 from tests.training.conftest import exactly
 
 
@@ -108,3 +108,11 @@ def test_numbers_that_are_no_chances_are_refused():
         ),
     ):
         calibration(np.array([0.5, np.nan, 1.2]), np.array([True, False, True]), 1)
+
+
+def test_ninety_five_of_a_hundred_perfect_sets_stay_within_their_common_band(rng):
+    alone, together = limits(np.abs(rng.normal(size=(20_000, 7))))
+    fresh = np.abs(rng.normal(size=(20_000, 7)))
+    assert (fresh <= together).all(axis=1).mean() == pytest.approx(0.95, abs=0.006)
+    assert (fresh <= alone).mean(axis=0) == pytest.approx(np.full(7, 0.95), abs=0.006)
+    assert (fresh <= alone).all(axis=1).mean() == pytest.approx(0.95**7, abs=0.01)
