@@ -26,8 +26,8 @@ KNOWN_LAW = """On markets of known law (`python -m engine.training.simulated`: t
     knows the price behind the quotes gains 0.002 and 0.009 of the Brier score at 1 minute. Where moves carry over
     (a fifth of the last one) it finds that at 1 minute: 0.530 said on average, 0.535 true. The bundled
     versions were taught by real weeks and carry their reversals along: on those markets their intervals still
-    cover 90 % (0.8997 to 0.9008 up to 15 minutes), but their confidence, 0.526 to 0.532 at 1 minute, comes true
-    about half of the time (0.500 to 0.505)."""
+    cover 90 % (0.8979 to 0.8999 up to 15 minutes, 0.890 to 0.904 at 60), but their confidence, 0.526 to 0.532 at 1
+    minute, comes true about half of the time (0.500 to 0.506)."""
 BASELINES = {
     "random_walk": "of one half", "climatology": "of climatology",
     "last_direction": "of the last direction", "mean_reversion": "of mean reversion",
@@ -134,16 +134,15 @@ def outside(quality: Quality, name: str, horizons: Sequence[int]) -> str:
     """In words, where an error lies beyond its null band."""
     both = zip(horizons, quality[f"{name}_error"], quality[f"{name}_band"], strict=True)
     found = [str(minutes) for minutes, error, band in both if error > band]
-    return f"outside of it at {', '.join(found)} minutes" if found else "inside of it at every horizon"
+    return f"beyond its null band at {', '.join(found)} minutes" if found else "within its null band at every horizon"
 
 
 def by_hours(quality: Quality) -> str:
     """In words, how coverage at the shortest horizon goes with the day."""
     shares, first = quality["coverage_by_hour"][0], quality["hours"]
     low, high = shares.index(min(shares)), shares.index(max(shares))
-    return f"""Over the day it is not even: at 1 minute from {shares[low]:.3f} in the three hours from {first[low]} on to
-        {shares[high]:.3f} in those from {first[high]} on, because the volatility estimate looks back and is late when
-        markets wake or tire."""
+    return f"""Over the day it is not even: at 1 minute from {shares[low]:.3f} in the three hours from {first[low]} on
+        to {shares[high]:.3f} in those from {first[high]} on, as the estimate of volatility looks back over hours."""
 
 
 def unsure(quality: Quality, horizons: Sequence[int]) -> str:
@@ -206,13 +205,13 @@ def page(manifest: Mapping[str, Any]) -> str:
         score_table(quality, horizons),
         f"""What the engine publishes is a direction and how sure it is of it: `confidence`, the chance that the
         direction is right, given that the price moves. Its calibration error is {sure}:
-        the null band is what 95 of 100 forecasters whose chances are true would stay below, with the overlap of
-        neighbouring labels and with the simultaneous symbols as alike as they were in training. Beside it, as a
-        diagnostic, the chance of a rise, which no answer contains: its error is {rising}.
-        In the last part prices rose more often than they fell, as the table says, and less so in training; a model that
-        is fitted on mirrored examples never says that, and neither does it on days of falling prices. (Judging the
-        confidence was chosen after the chance of a rise had been judged, and found outside of its band, on this
-        same part.) ![reliability of the confidence](reliability.svg)""",
+        what 95 of 100 forecasters whose chances are true would stay below, with the overlap of neighbouring labels and
+        with the simultaneous symbols as alike as they were in training. Beside it, as a diagnostic, the chance of a
+        rise, which no answer contains: its error is {rising}. In the last part prices rose more often
+        than they fell, as the table says, and in training they did not; a model that is fitted on mirrored examples
+        never says such a thing, nor its opposite on days of falling prices. (Judging the confidence was chosen after
+        the chance of a rise had been judged, and found beyond its band, on this same part.)
+        ![reliability of the confidence](reliability.svg)""",
         calibration_table(quality, horizons),
         "Medians, beside a price that stays:",
         move_table(quality, horizons),

@@ -122,7 +122,7 @@ def price_pictures(manifest: Manifest, pictures: Pictures) -> list[tuple[str, st
         words = plots.Words(
             f"{name}: direction right, {minutes} min", "said", "happened", "bars: 95 of 100 perfect forecasters"
         )
-        files.append((f"{name}_confidence_{minutes}.svg", f"reliability of the confidence at {minutes} minutes"))
+        files.append((f"{name}_confidence_{minutes}.svg", f"reliability of the confidence over {minutes} min"))
         pictures[files[-1][0]] = plots.diagonal_chart(words, [dots])
     rises = [
         plots.Points(f"{minutes} min", quality["rise_said"][h], quality["rise_happened"][h])
@@ -171,9 +171,9 @@ def price(manifest: Manifest, pictures: Pictures) -> list[str]:
         f"""Runs that must find nothing, each row judged with its mirror image, on which an opinion that never changes
         is right half of the time. {price_card.beyond_chance(quality, horizons)}""",
         price_card.control_table(quality, horizons),
-        """Five networks, each fitted without one symbol, on that symbol's minutes of all parts. Those of EURUSD, NZDUSD
-        and XAUUSD saw the other two at the same minutes; GBPUSD and USDJPY are alone in their year. Scales and
-        first multipliers come from the calibration part of all five.""",
+        f"""Five networks, each fitted without one symbol, on that symbol's minutes of all parts. Those of EURUSD,
+        NZDUSD and XAUUSD saw the other two at the same minutes; GBPUSD and USDJPY are alone in their year. Scales and
+        first multipliers come from the calibration part of all five.{price_card.unsure(quality, horizons)}""",
         price_card.unseen_table(quality, horizons),
         *learning(manifest, pictures),
     ]
@@ -210,12 +210,13 @@ def pattern(manifest: Manifest, pictures: Pictures) -> list[str]:
 
 def direction(manifest: Manifest, pictures: Pictures) -> list[str]:
     quality = manifest["quality"]
-    known = (*judging.TITLES, *judging.CALIBRATED)
+    known = (*judging.TITLES, *judging.CALIBRATED, *(f"side_beside_{name}" for name in judging.RULES))
     return [
         f"## {name_of(manifest)}",
         """On the 15-minute label, beside the training part's rates (climatology); skill is told twice, touch or none
         and which side.""",
         judging.score_table(quality),
+        judging.rule_table(quality),
         judging.calibration_table(quality),
         *the_rest(quality, known, ()),
         *learning(manifest, pictures),
