@@ -210,13 +210,14 @@ def pattern(manifest: Manifest, pictures: Pictures) -> list[str]:
 
 def direction(manifest: Manifest, pictures: Pictures) -> list[str]:
     quality = manifest["quality"]
-    known = (*judging.TITLES, *judging.CALIBRATED, *(f"side_beside_{name}" for name in judging.RULES))
+    beside = [f"side_beside_{name}" for name in judging.RULES]
+    known = (*judging.TITLES, *judging.CALIBRATED, *beside)
     return [
         f"## {name_of(manifest)}",
         """On the 15-minute label, beside the training part's rates (climatology); skill is told twice, touch or none
         and which side.""",
         judging.score_table(quality),
-        judging.rule_table(quality),
+        *([judging.rule_table(quality)] if set(beside) <= set(quality) else []),
         judging.calibration_table(quality),
         *the_rest(quality, known, ()),
         *learning(manifest, pictures),
