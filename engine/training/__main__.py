@@ -1,6 +1,7 @@
 """`python -m engine.training`: the bundled models, made again from the bundled data.
 
-Reads `data/fx_m1`, writes `models/`. Needs the extra `train`. What must stay true: seeds are fixed,
+Reads `data/fx_m1`, writes `models/`: artefacts, manifests, cards, golden rows, and at the end the report of all of
+them. Needs the extra `train`. What must stay true: seeds are fixed,
 so the same machine makes the same artefacts.
 """
 
@@ -14,7 +15,7 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from engine.training import direction, golden, price, shapes, stacker
+from engine.training import direction, golden, price, report, shapes, stacker
 from engine.training.data import load
 
 ROOT = Path(__file__).parent.parent.parent
@@ -41,17 +42,18 @@ def main() -> int:
     arguments = parser.parse_args()
     began = time.monotonic()
 
-    def report(line: str, about: str = "") -> None:
+    def progress(line: str, about: str = "") -> None:
         print(f"{time.monotonic() - began:6.1f} s  {about}{line}", file=sys.stderr, flush=True)
 
     examples = load(arguments.data)
-    report(f"{len(examples.minute):,} minutes read")
+    progress(f"{len(examples.minute):,} minutes read")
     for name, train in MODELS.items():
         if arguments.only in (None, name):
             bars = {"data": arguments.data} if name in JUDGED_LIVE else {}
-            train(examples, arguments.store, partial(report, about=f"{name}: "), **bars)
-            report(f"{name}: written to {arguments.store / name}")
-    report(f"golden rows written: {', '.join(golden.write_all(arguments.store, arguments.data))}")
+            train(examples, arguments.store, partial(progress, about=f"{name}: "), **bars)
+            progress(f"{name}: written to {arguments.store / name}")
+    progress(f"golden rows written: {', '.join(golden.write_all(arguments.store, arguments.data))}")
+    progress(f"report written: {', '.join(report.write(arguments.store))}")
     return 0
 
 

@@ -1,21 +1,35 @@
 """Runs that must find nothing: labels shuffled, and inputs hours older than they claim to be.
 
 Owns the two controls of the price models; run by `python -m engine.training`. What must stay true: they
-go the way of the small model, which is that of both; what they find on average is what leaks.
+go the way of the small model, which is that of both; each row is judged together with its mirror image, so
+that neither an opinion that never changes nor a market that drifts can gain or lose anything.
+
+A network that learned nothing may still say "down" always, and be right as often as prices fell in the last
+part. Upside down, with every move turned, the same opinion is wrong exactly as often: over both it is
+right half of the time, whatever prices did.
 """
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from engine.contract.names import HORIZON_MINUTES
 from engine.training import network, price
+from engine.training.bootstrap import mean_score
 from engine.training.data import Examples
 from engine.training.scores import brier
 
-SEEDS = 4
+SEEDS = 8
 LAG_MINUTES = 300  # rows; farther than any input looks back
+
+
+class Scores(NamedTuple):
+    """One row a move, each the mean over it and its mirror image."""
+
+    right: np.ndarray
+    excess: np.ndarray  # Brier score less that of one half
 
 
 def shuffled(examples: Examples, seed: int) -> np.ndarray:
@@ -37,41 +51,60 @@ def lagged(examples: Examples) -> np.ndarray:
     return move
 
 
-def found(
-    examples: Examples, seed: int, move: np.ndarray, report: Callable[[str], None]
-) -> tuple[np.ndarray, np.ndarray]:
-    """By horizon, on the last part: share of signs right, and Brier score less that of one half."""
+def mirrored(logit: np.ndarray, upside_down: np.ndarray, move: np.ndarray) -> Scores:
+    """What logits of a rise were worth on rows whose move is not nil, and those of the mirrored rows on theirs.
+
+    >>> scores = mirrored(np.array([-0.1, -0.1, -0.1]), np.array([-0.1, -0.1, -0.1]), np.array([1.0, 2.0, -1.0]))
+    >>> scores.right.tolist()
+    [0.5, 0.5, 0.5]
+    """
+    both = [(logit, move > 0.0), (upside_down, move < 0.0)]
+    right = np.mean([(z > 0.0) == rise for z, rise in both], axis=0)
+    return Scores(right, np.mean([brier(1.0 / (1.0 + np.exp(-z)), rise) for z, rise in both], axis=0) - 0.25)
+
+
+def found(examples: Examples, seed: int, move: np.ndarray, report: Callable[[str], None]) -> list[Scores]:
+    """By horizon, on the rows of the last part that moved."""
     quick = price.BASIC._replace(epochs=1, seed=seed)
-    fitted = price.learn(examples, price.ready_rows(examples, "train"), quick, report, move)
+    fitted = price.learn(examples, price.ready_rows(examples, "train"), quick, report, move).parameters
     last = price.ready_rows(examples, "test")
-    logit = network.predict(network.lstm, fitted, examples.rows[last])[1]
-    right, excess = np.zeros(len(HORIZON_MINUTES)), np.zeros(len(HORIZON_MINUTES))
+    rows = examples.rows[last]
+    logit = network.predict(network.lstm, fitted, rows)[1]
+    upside_down = network.predict(network.lstm, fitted, rows * price.MIRROR)[1]
+    out = []
     for h in range(len(HORIZON_MINUTES)):
-        y = move[last, h]
-        use = np.isfinite(y) & (y != 0.0)
-        rise, z = y[use] > 0.0, logit[use, h]
-        right[h] = ((z > 0.0) == rise).mean()
-        excess[h] = brier(1.0 / (1.0 + np.exp(-z)), rise).mean() - 0.25
-    return right, excess
+        use = moved(move[last, h])
+        out.append(mirrored(logit[use, h], upside_down[use, h], move[last, h][use]))
+    return out
+
+
+def moved(move: np.ndarray) -> np.ndarray:
+    return np.isfinite(move) & (move != 0.0)
 
 
 def run(examples: Examples, report: Callable[[str], None]) -> dict[str, list[float]]:
-    """For the manifest and the card: means over seeds, and how far seeds lie apart.
+    """For the manifest: means over seeds, their standard errors, and how far seeds lie apart.
 
-    What learned nothing still points some way through inputs that do tell something, another way with each seed: the
-    share of right signs of one run scatters around one half by more than its own outcomes explain.
+    What learned nothing still points some way through inputs that do tell something, another way with each seed. So a
+    standard error holds both: blocks of time for the mean of all seeds, and the seeds' own scatter.
     """
     out: dict[str, list[float]] = {}
+    last = price.ready_rows(examples, "test")
     for name in ("shuffled", "lagged"):
-        rights, excesses = [], []
+        every = []
         for seed in range(price.BASIC.seed, price.BASIC.seed + SEEDS):
             move = shuffled(examples, seed) if name == "shuffled" else lagged(examples)
-            right, excess = found(examples, seed, move, partial(_about, report, f"{name} labels: "))
-            rights.append(right)
-            excesses.append(excess)
-        out[f"{name}_right"] = np.mean(rights, axis=0).tolist()
-        out[f"{name}_right_spread"] = np.std(rights, axis=0, ddof=1).tolist()
-        out[f"{name}_brier_excess"] = np.mean(excesses, axis=0).tolist()
+            every.append(found(examples, seed, move, partial(_about, report, f"{name} labels: ")))
+        for h, minutes in enumerate(HORIZON_MINUTES):
+            when = price.when_of(examples, last[moved(move[last, h])])
+            for score in Scores._fields:
+                seeds = np.array([getattr(each[h], score) for each in every])
+                blocks = mean_score(seeds.mean(axis=0), minutes, when=when)
+                spread = float(seeds.mean(axis=1).std(ddof=1))
+                error = float(np.hypot(blocks.standard_error, spread / np.sqrt(SEEDS)))
+                numbers = (blocks.mean, error, blocks.standard_error, spread)
+                for kind, value in zip(("", "_standard_error", "_blocks", "_spread"), numbers, strict=True):
+                    out.setdefault(f"{name}_{score}{kind}", []).append(value)
     return out
 
 

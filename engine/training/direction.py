@@ -17,7 +17,7 @@ from engine.inference.features import FEATURES
 from engine.training import artefacts, cards
 from engine.training.bootstrap import When
 from engine.training.data import EMBARGO_MINUTES, LABEL_MINUTES, Examples
-from engine.training.judging import calibration_table, judge, score_table, when_of
+from engine.training.judging import calibration_table, judge, rule_table, rules, score_table, when_of
 from engine.training.price import UNKNOWN_SPREAD, source
 
 ROUNDS = 60
@@ -111,6 +111,7 @@ def card(
         since neighbouring labels overlap), beside the training part's rates (sell {sell:.3f}, hold {hold:.3f}, buy
         {buy:.3f}); standard errors come from resampled blocks of time:""",
         score_table(quality),
+        rule_table(quality),
         f"""Given a touch, the side it held for likelier was touched {100 * quality["side_right"][0]:.1f} % of the time.
         Most of what this model knows is whether anything will happen; of the side it knows very little.""",
         calibration_table(quality),
@@ -152,9 +153,11 @@ def train(examples: Examples, store: Path, report: Callable[[str], None]) -> Non
     slope, bias = calibrate(margins, np.concatenate([examples.label[held], label["calibration"]]))
     rates = np.bincount(label["train"], minlength=3) / len(label["train"])
     margin = booster.predict(data["test"], output_margin=True)
-    quality = judge(softmax(margin * slope + bias, axis=1), label["test"], rates, when_of(examples, part["test"]))
+    when = when_of(examples, part["test"])
+    simple = rules(examples, part["train"], part["test"])
+    quality = judge(softmax(margin * slope + bias, axis=1), label["test"], rates, when, simple)
     symbols = examples.symbol[part["train"]]
-    wrong = controls(data["train"], data["test"], symbols, label["test"], when_of(examples, part["test"]))
+    wrong = controls(data["train"], data["test"], symbols, label["test"], when)
     report(f"controls: {wrong}")
     manifest = {
         "id": "xgboost_direction",

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from engine.inference.batch import COLUMN_NAMES
 from engine.training.bootstrap import Estimate, When, difference
 from engine.training.cards import table
 from engine.training.data import LABEL_MINUTES, SIMULTANEOUS, Examples
 from engine.training.members import Said
 from engine.training.reliability import calibration
-from engine.training.scores import brier, log_loss
+from engine.training.scores import baselines, brier, log_loss
 
 # In the training part touches of simultaneous symbols correlate by 0.09 to 0.15, as they do where normal moves
 # correlate by about this much.
@@ -32,10 +33,25 @@ def _some(when: When, chosen: np.ndarray) -> When:
     return When(when.minute[chosen], when.group[chosen], when.symbol[chosen])
 
 
-def judge(chances: np.ndarray, label: np.ndarray, rates: np.ndarray, when: When) -> dict[str, list[float]]:
+def rules(examples: Examples, teach: np.ndarray, asked: np.ndarray) -> dict[str, np.ndarray]:
+    """Chances of BUY, given a touch, that need no model, for the rows `asked`; fitted on the touches of `teach`."""
+    touched = teach[examples.label[teach] != 1]
+    move, gap = (examples.columns[:, COLUMN_NAMES.index(name)] for name in ("move_1", "sma_20_gap"))
+    up = examples.label[touched] == 2
+    found = baselines(move[touched], gap[touched], up, move[asked], gap[asked])
+    return {name: getattr(found, name) for name in RULES}
+
+
+def judge(
+    chances: np.ndarray,
+    label: np.ndarray,
+    rates: np.ndarray,
+    when: When,
+    simple: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, list[float]]:
     """For each score: the model's, the rates', their difference, its standard error.
 
-    chances: (n, 3) of sell, hold, buy. label: (n,) 0, 1, 2. rates: (3,) of the training part.
+    chances: (n, 3) of sell, hold, buy. label: (n,) 0, 1, 2. rates: (3,) of the training part. simple: (n,) a rule.
     """
     chances = np.clip(chances, 1e-6, 1.0)
     chances /= chances.sum(axis=1, keepdims=True)
@@ -51,6 +67,8 @@ def judge(chances: np.ndarray, label: np.ndarray, rates: np.ndarray, when: When)
 
     signal = chances.argmax(1)
     quality = {
+        "rows": [len(label), len(label) / LABEL_MINUTES],
+        "touched_rows": [len(up), len(up) / LABEL_MINUTES],
         "log_loss": line(log_loss(chances, label), log_loss(known, label), when),
         "touch": line(brier(1.0 - chances[:, 1], touched), brier(1.0 - known[:, 1], touched), when),
         "side": line(brier(up, side), brier(rate_up, side), of_side),
@@ -58,6 +76,8 @@ def judge(chances: np.ndarray, label: np.ndarray, rates: np.ndarray, when: When)
         "signal_right": [float((signal == label).mean())],
         "confidence": [float(chances.max(1).mean())],
     }
+    for name, chance in (simple or {}).items():
+        quality[f"side_beside_{name}"] = line(brier(up, side), brier(chance[touched], side), of_side)
     for name, chance, happened, given in (
         ("touch_calibration", 1.0 - chances[:, 1], touched, when),
         ("side_calibration", up, side, of_side),
@@ -73,6 +93,11 @@ TITLES = {
     "touch": "Brier score: any touch or none (volatility)",
     "side": "Brier score: which side, given a touch (direction)",
 }
+RULES = {
+    "random_walk": "one half",
+    "last_direction": "the last minute's move goes on",
+    "mean_reversion": "the gap to a mean of 20 minutes closes",
+}
 CALIBRATED = {
     "touch_calibration": "chance of a touch",
     "side_calibration": "chance of BUY, given a touch",
@@ -83,6 +108,12 @@ CALIBRATED = {
 def score_table(quality: Mapping[str, Sequence[float]]) -> str:
     rows = [[title, *(float(each) for each in quality[name])] for name, title in TITLES.items()]
     return table(("", "model", "rates alone", "difference (below 0: better)", "its standard error"), rows)
+
+
+def rule_table(quality: Mapping[str, Sequence[float]]) -> str:
+    rows = [[title, *(float(each) for each in quality[f"side_beside_{name}"])] for name, title in RULES.items()]
+    head = ("Brier score: which side, given a touch, beside", "model", "the rule", "difference", "its standard error")
+    return table(head, rows)
 
 
 def calibration_table(quality: Mapping[str, Sequence[float]]) -> str:

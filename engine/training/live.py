@@ -1,14 +1,14 @@
 """What the engine itself answers over a part of the data: its kernels, its models, its moving intervals.
 
-Owns the walk of bars through a loaded predictor and the scores of its prices; run by `python -m
-engine.training` and by tests. Reads a model store and bars. What must stay true: answers come from the
-worker's own code, one vector a minute at its close; multipliers follow outcomes as they do live, from
-the manifest's on; what is scored lies in the part that was neither learned nor calibrated on.
+Owns the walk of bars through a loaded predictor; run by `python -m engine.training` and by tests. Reads a
+model store and bars; `engine.training.price_scores` says what the answers were worth. What must stay true:
+answers come from the worker's own code, one vector a minute at its close; multipliers follow outcomes as
+they do live, from the manifest's on.
 """
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,18 +19,14 @@ from engine.inference.microbatch import cut
 from engine.inference.predictor import Predictor
 from engine.registry.manifest import fill_versions, read_store
 from engine.registry.plans import fill_plans
-from engine.training import scores
-from engine.training.bootstrap import Estimate, When, difference, mean_score
+from engine.training.bootstrap import When
 from engine.training.data import SIMULTANEOUS, Bars, drawn, fill_slots, futures, parts_of, read_bars
-from engine.training.reliability import Calibration, calibration
-from engine.training.scores import Coverage, Widths, coverage, coverage_by, widths
 from fastpath import layout
 
 WARM = 1500  # minutes before the part, so that windows are full and multipliers have settled
 CHUNK = 512
 BUY = 3
 ENTERPRISE = 3
-ROOTS = np.sqrt(np.array(HORIZON_MINUTES))
 MOVE, GAP = FEATURE_NAMES.index("move_1"), FEATURE_NAMES.index("sma_20_gap")
 
 
@@ -152,104 +148,3 @@ def plain(bars: Bars, rows: np.ndarray) -> Said:
         np.diff(mid, prepend=mid[0])[rows], (mid - mean)[rows],
         np.where(quoted[:, at], future[:, at], np.nan)[rows],
     )  # fmt: skip
-
-
-class Judged(NamedTuple):
-    """One horizon."""
-
-    minutes: int
-    rows: int
-    moving: Coverage  # of the answers' intervals
-    fixed: float  # share that the manifest's multipliers alone would have covered
-    by_symbol: dict[str, Coverage]
-    width: Widths
-    hours: dict[str, Coverage]  # since the part's begin, in days
-    error: Estimate  # absolute error less that of no move, in sigma sqrt(h)
-    error_share: float
-    brier: float
-    climatology: float
-    brier_excess: Estimate  # over climatology
-    baselines: dict[str, float]  # Brier scores
-    right: Estimate  # share of signs, where there was a move and the model had an opinion
-    calibrated: Calibration
-
-
-def likeness(early: Said) -> float:
-    """Mean correlation of the simultaneous symbols' one-minute moves, two by two."""
-    names = [name for name in SIMULTANEOUS if (early.symbol == name).any()]
-    found = []
-    for n, name in enumerate(names):
-        for other in names[:n]:
-            a, b = early.symbol == name, early.symbol == other
-            _, left, right = np.intersect1d(early.minute[a], early.minute[b], return_indices=True)
-            moves = (early.last_move / early.mid)[a][left], (early.last_move / early.mid)[b][right]
-            found.append(float(np.corrcoef(*moves)[0, 1]))
-    return max(float(np.mean(found)), 0.0) if found else 0.0
-
-
-def judge_horizon(said: Said, early: Said, h: int, q: float) -> Judged:
-    minutes = HORIZON_MINUTES[h]
-    known = np.flatnonzero(np.isfinite(said.outcome[:, h]) & np.isfinite(said.price[:, h]))
-    here = chosen(said, known)
-    outcome, scale = here.outcome[:, h], here.mid * here.sigma * ROOTS[h] * 1e-4
-    inside = (here.lower[:, h] <= outcome) & (outcome <= here.upper[:, h])
-    # Straight intervals around the same price: what the engine's would be without following outcomes.
-    fixed = np.abs(outcome - here.price[:, h]) <= q * scale
-    first = {name: here.minute[here.symbol == name].min() for name in np.unique(here.symbol)}
-    days = (here.minute - np.array([first[name] for name in here.symbol])) // 1440
-    moved = np.flatnonzero(outcome != here.mid)
-    there, rise = chosen(here, moved), outcome[moved] > here.mid[moved]
-    chance = there.rise[:, h]
-    seen = np.isfinite(early.outcome[:, h]) & (early.outcome[:, h] != early.mid)
-    known_rise = early.outcome[seen, h] > early.mid[seen]
-    plain = scores.baselines(early.last_move[seen], early.gap[seen], known_rise, there.last_move, there.gap)
-    own = scores.brier(chance, rise)
-    error, still = np.abs(outcome - here.price[:, h]) / scale, np.abs(outcome - here.mid) / scale
-    spoke = np.flatnonzero(chance != 0.5)
-    right = ((chance > 0.5) == rise).astype("f8")[spoke] if len(spoke) else np.full(2, 0.5)
-    return Judged(
-        minutes,
-        len(known),
-        coverage(inside, minutes),
-        float(fixed.mean()),
-        coverage_by(inside, here.symbol, minutes),
-        widths(*(each / here.mid for each in (here.lower[:, h], here.upper[:, h], outcome, here.mid, scale))),
-        coverage_by(inside, days.astype(str), minutes),
-        difference(error, still, minutes, when=here.when),
-        float(error.mean() / still.mean()),
-        float(own.mean()),
-        float(scores.brier(plain.climatology, rise).mean()),
-        difference(own, scores.brier(plain.climatology, rise), minutes, when=there.when),
-        {name: float(scores.brier(each, rise).mean()) for name, each in plain.named().items()},
-        mean_score(right, minutes, when=chosen(there, spoke).when if len(spoke) else None),
-        calibration(chance, rise, minutes, there.when, correlation=likeness(early)),
-    )
-
-
-def judge(said: Said, early: Said, q: np.ndarray) -> list[Judged]:
-    return [judge_horizon(said, early, h, float(q[h])) for h in range(len(HORIZON_MINUTES))]
-
-
-def quality(judged: Sequence[Judged]) -> dict[str, Any]:
-    """For the manifest: one number a horizon."""
-    rows: list[dict[str, float]] = [
-        {
-            "rows": each.rows,
-            "coverage": each.moving.share,
-            "coverage_fixed": each.fixed,
-            "coverage_lowest": min(symbol.share for symbol in each.by_symbol.values()),
-            "coverage_highest": max(symbol.share for symbol in each.by_symbol.values()),
-            "width_ratio": each.width.ratio,
-            "error_share": each.error_share,
-            "brier": each.brier,
-            "brier_of_climatology": each.climatology,
-            "brier_excess": each.brier_excess.mean,
-            "brier_standard_error": each.brier_excess.standard_error,
-            "calibration_error": each.calibrated.error,
-            "calibration_band": each.calibrated.band,
-            "right": each.right.mean,
-            "right_standard_error": each.right.standard_error,
-        }
-        for each in judged
-    ]
-    return {name: [row[name] for row in rows] for name in rows[0]}

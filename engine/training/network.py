@@ -1,11 +1,11 @@
 """Small networks in JAX: how they are fitted, for the LSTMs.
 
-Owns the training loop; run by `python -m engine.training`. Reads arrays, returns parameters. What
-must stay true: the same seed and data give the same parameters on the same machine.
+Owns the training loop; run by `python -m engine.training`. Reads arrays, returns parameters and the
+losses on the way. What must stay true: the same seed and data give the same parameters on the same machine.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,14 @@ import optax
 
 Parameters = dict[str, Any]
 Disturb = Callable[..., tuple[np.ndarray, ...]]  # (rng, *rows) -> rows
+
+
+class Fitted(NamedTuple):
+    """A network, and how its losses went, one number an epoch."""
+
+    parameters: Parameters
+    loss: list[float]  # mean over the epoch's batches
+    watched: list[float]  # on the watched rows at the epoch's end; empty where there are none
 
 
 def lstm_parameters(seed: int, inputs: int, layers: Sequence[int], outputs: int) -> Parameters:
@@ -71,7 +79,7 @@ def fit(
     disturb: Disturb | None = None,
     watch: tuple[np.ndarray, ...] | None = None,
     share: float = 1.0,
-) -> Parameters:
+) -> Fitted:
     """AdamW with a rate that falls to zero; `loss(parameters, *rows)`.
 
     Parameters
@@ -95,20 +103,22 @@ def fit(
     rng = np.random.default_rng(seed)
     now, state = jax.tree.map(jnp.asarray, parameters), optimizer.init(parameters)
     best, best_loss, worse = now, np.inf, 0
+    losses: list[float] = []
+    watched: list[float] = []
     for epoch in range(epochs):
         order, total = rng.permutation(len(arrays[0])), 0.0
         for first in range(0, count - size + 1, size):
             rows = tuple(each[order[first : first + size]] for each in arrays)
             now, state, value = update(now, state, disturb(rng, *rows) if disturb else rows)
             total += float(value)
+        losses.append(total / (count // size))
         seen = float(judge(now, *watch)) if watch else -float(epoch)
-        report(
-            f"epoch {epoch + 1}/{epochs}, loss {total / (count // size):.4f}" + (f", watched {seen:.4f}" * bool(watch))
-        )
+        watched += [seen] if watch else []
+        report(f"epoch {epoch + 1}/{epochs}, loss {losses[-1]:.4f}" + (f", watched {seen:.4f}" * bool(watch)))
         best, best_loss, worse = (now, seen, 0) if seen < best_loss else (best, best_loss, worse + 1)
         if worse == 2:
             break
-    return jax.tree.map(np.array, best)
+    return Fitted(jax.tree.map(np.array, best), losses, watched)
 
 
 def predict(function: Callable[..., Any], parameters: Parameters, x: np.ndarray, size: int = 2048) -> list[np.ndarray]:

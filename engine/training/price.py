@@ -7,7 +7,6 @@ what the engine answers (`engine.training.live`).
 """
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ import numpy as np
 from engine.contract.names import HORIZON_MINUTES
 from engine.inference.batch import LSTM_MINUTES
 from engine.inference.features import FEATURE_NAMES
-from engine.training import artefacts, controls, live, network, price_card
+from engine.training import artefacts, controls, left_out, live, network, price_card, price_scores
 from engine.training.bootstrap import When, mean_score
 from engine.training.data import EMBARGO_MINUTES, SIMULTANEOUS, Examples
 
@@ -99,7 +98,7 @@ def last_days(examples: Examples, rows: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def learn(
     examples: Examples, rows: np.ndarray, plan: Plan, report: Callable[[str], None], move: np.ndarray | None = None
-) -> network.Parameters:
+) -> network.Fitted:
     """Fitted on some rows; `move` in place of their labels where a control wants others."""
     y = (examples.move if move is None else move).astype("f4")
     teach, watched = last_days(examples, rows)
@@ -141,41 +140,14 @@ def scale_heads(
         s = SCALES[np.argmin([cross_entropy(s * z[moved], y[moved] > 0).mean() for s in SCALES])]
         gain = np.log(2.0) - cross_entropy(s * z[moved], y[moved] > 0)
         scales[1, h] = s * _sure_part(gain, minutes, there) if s > 0.0 else 0.0
-        for k, name in enumerate(("move", "rise")):
-            for end in ("w", "b"):
-                parameters[f"{name}_{end}"][..., h] *= scales[k, h]
+    apply_scales(parameters, *scales)
     return scales[0], scales[1]
 
 
-def conformal_q(distance: np.ndarray) -> float:
-    """The multiplier that covers 90 % of what comes next, if it is like these: their ceil(0.9 (n + 1))-th.
-
-    >>> conformal_q(np.arange(1.0, 100.0))
-    90.0
-    """
-    ordered = np.sort(distance[np.isfinite(distance)])
-    return float(ordered[min(int(np.ceil(0.9 * (len(ordered) + 1))), len(ordered)) - 1])
-
-
-def left_out_q(examples: Examples, plan: Plan, scale: np.ndarray, report: Callable[[str], None]) -> np.ndarray:
-    """Each symbol's calibration part, predicted by a network that never saw the symbol; a multiplier a horizon.
-
-    The networks are fitted on less than the model itself: what matters here is the width around their medians.
-    """
-    quick = plan._replace(epochs=2, share=plan.share / 2.0)
-    teach, judge = ready_rows(examples, "train"), ready_rows(examples, "calibration")
-    distances = []
-    for symbol in np.unique(examples.symbol):
-        rows, own = teach[examples.symbol[teach] != symbol], judge[examples.symbol[judge] == symbol]
-        fitted = learn(examples, rows, quick, partial(_about, report, f"without {symbol}: "))
-        median, _ = network.predict(network.lstm, fitted, examples.rows[own])
-        distances.append(np.abs(examples.move[own] - scale * median))
-    found = np.concatenate(distances)
-    return np.array([conformal_q(found[:, h]) for h in range(found.shape[1])])
-
-
-def _about(report: Callable[[str], None], what: str, line: str) -> None:
-    report(what + line)
+def apply_scales(parameters: network.Parameters, scale: np.ndarray, slope: np.ndarray) -> None:
+    for name, by in (("move", scale), ("rise", slope)):
+        for end in ("w", "b"):
+            parameters[f"{name}_{end}"] *= by
 
 
 def bounds(examples: Examples, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -200,13 +172,14 @@ def label_view(examples: Examples, fitted: network.Parameters, rows: np.ndarray)
 
 def train(examples: Examples, store: Path, report: Callable[[str], None], *, plan: Plan, data: Path) -> None:
     teach, steady = ready_rows(examples, "train"), ready_rows(examples, "calibration")
-    fitted = learn(examples, teach, plan, report)
+    fitted, loss_by_epoch, watched_loss = learn(examples, teach, plan, report)
     median, logit = network.predict(network.lstm, fitted, examples.rows[steady])
     scale, slope = scale_heads(fitted, median, logit, examples.move[steady], when_of(examples, steady))
     report(f"heads scaled by {scale.round(2).tolist()} (median) and {slope.round(2).tolist()} (rise)")
-    q = left_out_q(examples, plan, scale, report)
+    without = left_out.networks(examples, plan, report)
+    q = left_out.multipliers(examples, without, scale)
     report(f"multipliers {q.round(3).tolist()}")
-    manifest = {
+    manifest: dict[str, Any] = {
         "id": plan.id,
         "version": plan.version,
         "kind": "lstm",
@@ -218,18 +191,25 @@ def train(examples: Examples, store: Path, report: Callable[[str], None], *, pla
         "weight": plan.weight,
         "calibration": {"q": q, "label": label_view(examples, fitted, steady)},
         "range": bounds(examples, teach),
-        "training": source(examples, teach, plan.seed),
+        "training": {**source(examples, teach, plan.seed), "layers": list(plan.layers)},
     }
     artefact = artefacts.lstm_bytes(fitted, len(HORIZON_MINUTES))
     with TemporaryDirectory() as folder:
         artefacts.write(Path(folder), artefact, "model.onnx", {**manifest, "quality": {}}, "")
-        judged = live.judge(*live.answers_of_files(live.open_predictor(Path(folder)), data, report), q)
-    checks = controls.run(examples, report)
-    manifest["quality"] = {**live.quality(judged), **checks}
-    card = price_card.page(plan, judged, checks, q, scale, slope, len(teach))
-    folder_of = artefacts.write(store, artefact, "model.onnx", manifest, card)
-    for name, text in price_card.drawings(plan, judged).items():
-        (folder_of / name).write_text(text)
+        said = live.answers_of_files(live.open_predictor(Path(folder)), data, report)
+    for parameters in without.values():
+        apply_scales(parameters, scale, slope)
+    manifest["quality"] = {
+        **price_scores.quality(price_scores.judge(*said, q)),
+        **left_out.quality(examples, without, manifest, data, report),
+        **controls.run(examples, report),
+        "scale": scale,
+        "slope": slope,
+        "loss_by_epoch": loss_by_epoch,
+        "watched_loss_by_epoch": watched_loss,
+    }
+    folder_of = artefacts.write(store, artefact, "model.onnx", manifest, "")
+    price_card.write(folder_of)
 
 
 def source(examples: Examples, rows: np.ndarray, seed: int = BASIC.seed) -> dict[str, Any]:

@@ -175,6 +175,42 @@ def calibration(
     >>> honest.inside, round(honest.expected, 3), round(honest.band, 3)
     (True, 0.028, 0.039)
     """
+    chance, happened = _checked(chance, happened)
+    perfect = perfect_outcomes(chance, horizon, when, correlation=correlation, draws=draws, seed=seed)
+    return _beside(chance, happened, perfect, horizon, bins)
+
+
+def confidence_calibration(
+    chance: np.ndarray,
+    happened: np.ndarray,
+    horizon: int,
+    when: When | None = None,
+    *,
+    correlation: float = 0.0,
+    bins: int = BINS,
+    draws: int = DRAWS,
+    seed: int = SEED,
+) -> Calibration:
+    """Of a forecaster that names the likelier side and its chance: what it said against whether that side came.
+
+    Parameters as of `calibration`. Outcomes are drawn by the chances first and then seen from the side that was named:
+    two rows that name opposite sides of one move are not right together. Where both sides are named about equally
+    often, a drift of the market makes one of them right more often and the other less, and cancels.
+
+    >>> rng = np.random.default_rng(3)
+    >>> said = rng.uniform(0.4, 0.6, 9000)
+    >>> risen = rng.random(9000) < said + 0.05
+    >>> calibration(said, risen, 1).inside, confidence_calibration(said, risen, 1).inside
+    (False, True)
+    """
+    chance, happened = _checked(chance, happened)
+    side = chance > 0.5
+    perfect = perfect_outcomes(chance, horizon, when, correlation=correlation, draws=draws, seed=seed)
+    said = np.where(side, chance, 1.0 - chance)
+    return _beside(said, happened == side, (each == side for each in perfect), horizon, bins)
+
+
+def _checked(chance: np.ndarray, happened: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     chance, happened = np.asarray(chance, "f8"), np.asarray(happened, bool)
     if len(chance) == 0 or len(chance) != len(happened) or not ((chance >= 0.0) & (chance <= 1.0)).all():
         raise ValueError(
@@ -182,12 +218,16 @@ def calibration(
             f"and {len(happened)}, {int((~((chance >= 0.0) & (chance <= 1.0))).sum())} of them no chances; "
             "leave out what was not forecast"
         )
+    return chance, happened
+
+
+def _beside(
+    chance: np.ndarray, happened: np.ndarray, perfect: Iterator[np.ndarray], horizon: int, bins: int
+) -> Calibration:
+    """The error of what happened beside those of what a perfect forecaster's outcomes were."""
     place = bins_of(chance, bins)
     error, share = _errors(place, chance, happened.astype("f8"))
-    drawn = [
-        _errors(place, chance, each.astype("f8"))
-        for each in perfect_outcomes(chance, horizon, when, correlation=correlation, draws=draws, seed=seed)
-    ]
+    drawn = [_errors(place, chance, each.astype("f8")) for each in perfect]
     null = np.array([each for each, _ in drawn])
     tail = 50 * (1 - LEVEL)
     low, high = np.percentile([shares for _, shares in drawn], [tail, 100 - tail], axis=0)
@@ -196,7 +236,7 @@ def calibration(
         error,
         float(null.mean()),
         float(np.quantile(null, LEVEL)),
-        float((1 + (null >= error).sum()) / (1 + draws)),
+        float((1 + (null >= error).sum()) / (1 + len(null))),
         len(chance),
         independent_rows(len(chance), horizon),
         Diagram(np.bincount(place, chance) / rows, share, rows, low, high),

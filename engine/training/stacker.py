@@ -21,7 +21,7 @@ from engine.inference.models.stacker import FIRST_DIRECTION, FIRST_PATTERN, MEMB
 from engine.inference.predictor import Predictor
 from engine.training import artefacts, cards
 from engine.training.data import LABEL_MINUTES, Examples
-from engine.training.judging import calibration_table, judge, score_table, when_of
+from engine.training.judging import calibration_table, judge, rule_table, rules, score_table, when_of
 from engine.training.members import Said, listen, open_predictor
 
 DATA = Path(__file__).parent.parent.parent / "data" / "fx_m1"
@@ -183,6 +183,7 @@ def note(file: Path, weight: float, label: tuple[float, float] | None = None) ->
 
 
 class Labels(NamedTuple):
+    row: np.ndarray  # among the examples
     label: np.ndarray
     move: np.ndarray  # of one minute
 
@@ -191,7 +192,7 @@ def labels_of(examples: Examples, said: Said) -> Labels:
     """Matched by symbol and minute."""
     at = {key: n for n, key in enumerate(zip(examples.symbol.tolist(), examples.minute.tolist(), strict=True))}
     rows = np.array([at[key] for key in zip(said.symbol.tolist(), said.minute.tolist(), strict=True)])
-    return Labels(examples.label[rows], examples.move[rows, 0])
+    return Labels(rows, examples.label[rows], examples.move[rows, 0])
 
 
 def complete(said: Said, roles: int) -> np.ndarray:
@@ -250,8 +251,8 @@ def train(examples: Examples, store: Path, report: Callable[[str], None]) -> Non
     learn, tune = known & first, known & (said.part == "calibration") & ~first
     test = known & (said.part == "test") & complete(said, ROLES)
     # What is known of the rates comes from the longer training part: one week's touches are not the next one's.
-    trained = examples.label[(examples.part == "train") & (examples.label >= 0)]
-    rates = np.bincount(trained, minlength=3) / len(trained)
+    taught = np.flatnonzero((examples.part == "train") & (examples.label >= 0))
+    rates = np.bincount(examples.label[taught], minlength=3) / len(taught)
     base = np.log(rates)
     nets = {penalty: fit(rows[learn], true.label[learn], base, penalty) for penalty in PENALTIES}
     losses = {penalty: loss_of(each, rows[tune], true.label[tune], base) for penalty, each in nets.items()}
@@ -264,7 +265,9 @@ def train(examples: Examples, store: Path, report: Callable[[str], None]) -> Non
         return judge(chance[test], true.label[test], rates, when)
 
     stacked = softmax(margin(net, rows.astype("f8"), base)[0], axis=1)
-    quality, beside = of(stacked), {"the vote": of(chances[3]), "direction alone": of(chances[2])}
+    simple = rules(examples, taught, true.row[test])
+    quality = judge(stacked[test], true.label[test], rates, when, simple)
+    beside = {"the vote": of(chances[3]), "direction alone": of(chances[2])}
     for block, name in zip(BLOCKS, ("price", "pattern", "direction"), strict=True):
         masked = rows.astype("f8").copy()
         masked[:, block] = 0.0
@@ -308,6 +311,7 @@ def card(
         ones), beside the training part's rates (sell {sell:.3f}, hold {hold:.3f}, buy
         {buy:.3f}); standard errors come from resampled blocks of time:""",
         score_table(quality),
+        rule_table(quality),
         calibration_table(quality),
         "With members missing, and beside others who might decide:",
         cards.table(head, rows),

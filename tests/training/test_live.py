@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from engine.inference.predictor import Predictor
-from engine.training import live, simulate
-from engine.training.live import Judged, Said
+from engine.training import live, price_scores, simulate
+from engine.training.live import Said
+from engine.training.price_scores import Judged
 from engine.training.scores import coverage
 from tests.inference.conftest import STORE
 
@@ -34,7 +35,7 @@ def said(predictor: Predictor) -> tuple[Said, Said]:
 
 @pytest.fixture(scope="module")
 def judged(predictor: Predictor, said: tuple[Said, Said]) -> list[Judged]:
-    return live.judge(*said, next(iter(predictor.models.values())).manifest.calibration["q"])
+    return price_scores.judge(*said, next(iter(predictor.models.values())).manifest.calibration["q"])
 
 
 def test_every_price_lies_inside_its_interval_and_every_chance_is_one(said):
@@ -49,7 +50,7 @@ def test_every_price_lies_inside_its_interval_and_every_chance_is_one(said):
 def test_intervals_cover_nine_in_ten_on_the_part_never_seen(judged):
     for each in judged:
         assert 0.88 <= each.moving.share <= 0.92, each.minutes
-        for symbol, share in each.by_symbol.items():
+        for symbol, share in each.coverage_by["symbol"].items():
             allowed = share.allowance if each.minutes == 60 else 0.0
             assert 0.85 - allowed <= share.share <= 0.95 + allowed, (each.minutes, symbol)
 
@@ -60,7 +61,20 @@ def test_intervals_are_hardly_wider_than_plain_ones_of_the_same_coverage(judged)
 
 def test_chances_of_a_rise_are_no_worse_than_climatology_on_the_part_never_seen(judged):
     for each in judged:
-        assert not each.brier_excess.above(0.0, 2.0), each.minutes
+        assert not each.excess["climatology"].above(0.0, 2.0), each.minutes
+
+
+def test_the_published_confidence_comes_true_as_often_as_it_says_on_the_part_never_seen(judged):
+    """Within what 95 of 100 perfect forecasters show, with overlapping labels and symbols that move together."""
+    for each in judged:
+        assert each.confident.inside, (each.minutes, each.confident.error, each.confident.band)
+
+
+def test_manifests_hold_what_the_engine_answers(predictor, judged):
+    quality = next(iter(predictor.models.values())).manifest.quality
+    found = price_scores.quality(judged)
+    for name in ("rows", "coverage", "brier", "over_climatology", "confidence_error", "confidence_band", "right"):
+        np.testing.assert_allclose(quality[name], found[name], atol=2e-6, err_msg=name)
 
 
 def test_skill_is_no_larger_than_markets_leave(judged):

@@ -1,5 +1,7 @@
 """How the price models are taught: what is drawn, withheld, mirrored, watched; and controls that find nothing."""
 
+import tomllib
+
 import numpy as np
 import pytest
 
@@ -8,9 +10,10 @@ pytest.importorskip("optax", reason="the extra `train` is not installed")
 
 from engine.contract.names import HORIZON_MINUTES
 from engine.inference.features import FEATURE_NAMES
-from engine.training import artefacts, controls, network, price
+from engine.training import artefacts, controls, left_out, network, price
 from engine.training.bootstrap import When
 from engine.training.data import CLOSE, HIGH, LOW, OPEN, Bars, Examples, drawn, labelled, walk
+from tests.inference.conftest import STORE
 
 
 def made(seed: int = 71, count: int = 900) -> tuple[Bars, Examples]:
@@ -115,3 +118,54 @@ def test_shuffled_labels_stay_in_their_part_and_lagged_ones_are_of_hours_later()
     late = controls.lagged(examples)
     np.testing.assert_array_equal(late[:500], examples.move[300:800])
     assert np.isnan(late[-300:]).all()
+
+
+def test_an_opinion_that_never_changes_is_right_half_of_the_time_whatever_prices_did():
+    """On rows and their mirror images together; on the rows alone it gains whatever the drift is."""
+    rng = np.random.default_rng(76)
+    rows = rng.normal(size=(3000, 50, 16)).astype("f4")
+    move = rng.normal(0.4, 1.0, 3000)  # a market that rises
+    never = network.lstm_parameters(76, 16, (24,), 4)
+    never["rise_b"] = np.full(4, -0.1, "f4")
+    logit = network.predict(network.lstm, never, rows)[1][:, 0]
+    upside_down = network.predict(network.lstm, never, rows * price.MIRROR)[1][:, 0]
+    assert ((logit > 0.0) == (move > 0.0)).mean() < 0.4
+    scores = controls.mirrored(logit, upside_down, move)
+    assert (scores.right == 0.5).all()
+    np.testing.assert_allclose(scores.excess, (1.0 / (1.0 + np.exp(0.1)) - 0.5) ** 2, rtol=1e-5)
+
+
+def test_an_opinion_that_knows_something_is_seen_in_mirror_images_as_well():
+    rng = np.random.default_rng(77)
+    move = rng.normal(0.2, 1.0, 5000)
+    logit = 0.5 * move + rng.normal(size=5000)
+    scores = controls.mirrored(logit, -logit, move)
+    assert scores.right.mean() > 0.6
+    assert scores.excess.mean() < -0.01
+
+
+@pytest.mark.parametrize("model", ["basic_lstm", "advanced_lstm"])
+def test_controls_of_the_bundled_models_found_no_skill(model):
+    """A share of right signs above chance, or a Brier score below one half's, would be a leak."""
+    (file,) = (STORE / model).glob("*/model.toml")
+    quality = tomllib.loads(file.read_text())["quality"]
+    for name in ("shuffled", "lagged"):
+        right, error = np.array(quality[f"{name}_right"]), np.array(quality[f"{name}_right_standard_error"])
+        assert (right - 0.5 <= 2.0 * error).all(), (name, right, error)
+        excess, error = np.array(quality[f"{name}_excess"]), np.array(quality[f"{name}_excess_standard_error"])
+        assert (excess >= -2.0 * error).all(), (name, excess, error)
+
+
+def test_a_network_without_a_symbol_is_not_taught_by_it(monkeypatch):
+    _, examples = made(count=1200)
+    half = np.where(np.arange(1200) < 600, "ONE", "TWO")
+    examples = examples._replace(symbol=half, part=np.full(1200, "train"))
+    taught = []
+
+    def learn(examples, rows, plan, report):
+        taught.append(set(examples.symbol[rows]))
+        return network.Fitted({}, [], [])
+
+    monkeypatch.setattr(price, "learn", learn)
+    assert set(left_out.networks(examples, price.BASIC, lambda line: None)) == {"ONE", "TWO"}
+    assert taught == [{"TWO"}, {"ONE"}]

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from engine.training.bootstrap import When
-from engine.training.reliability import bins_of, calibration, calibration_error, limits, perfect_outcomes
+from engine.training.reliability import (
+    bins_of,
+    calibration,
+    calibration_error,
+    confidence_calibration,
+    limits,
+    perfect_outcomes,
+)
 from tests.training.conftest import exactly
 
 
@@ -116,3 +123,29 @@ def test_ninety_five_of_a_hundred_perfect_sets_stay_within_their_common_band(rng
     assert (fresh <= together).all(axis=1).mean() == pytest.approx(0.95, abs=0.006)
     assert (fresh <= alone).mean(axis=0) == pytest.approx(np.full(7, 0.95), abs=0.006)
     assert (fresh <= alone).all(axis=1).mean() == pytest.approx(0.95**7, abs=0.01)
+
+
+def test_a_drift_makes_chances_of_a_rise_false_and_leaves_the_confidence_true(rng):
+    chance = rng.uniform(0.4, 0.6, 20_000)
+    risen = rng.random(20_000) < chance + 0.03
+    assert not calibration(chance, risen, 1).inside
+    assert confidence_calibration(chance, risen, 1).inside
+
+
+def test_a_confidence_that_is_too_high_lies_outside_of_its_band(rng):
+    chance = rng.uniform(0.4, 0.6, 20_000)
+    risen = rng.random(20_000) < 0.5
+    found = confidence_calibration(chance, risen, 1)
+    assert not found.inside
+    assert found.diagram.chance.min() >= 0.5
+    assert found.error == pytest.approx(0.05, abs=0.01)
+
+
+def test_perfect_confidences_lie_within_their_band_95_times_in_100(rng):
+    """With labels that overlap and sides that change from row to row."""
+    inside = 0
+    for seed in rng.integers(1 << 30, size=100):
+        chance = np.random.default_rng(seed).uniform(0.35, 0.65, 1500)
+        (risen,) = perfect_outcomes(chance, 5, draws=1, seed=int(seed))
+        inside += confidence_calibration(chance, risen, 5, draws=60, seed=int(seed) + 1).inside
+    assert 88 <= inside <= 100
