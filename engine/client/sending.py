@@ -28,6 +28,7 @@ class Sending:
         self.cursor = 0  # whatever is open up to it was handed to the bus
         self.resent = 0
         self.wake = asyncio.Event()
+        self._through = asyncio.Event()  # set: nothing waited when it was last looked
         self._highest = 0
         self._is_wanted = is_wanted
         self._next_for = next_for
@@ -45,9 +46,15 @@ class Sending:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def beat(self, message: Outgoing) -> bool:
-        if not (self._is_wanted(self.out.bus) and self.is_through):
+        """Sends a heartbeat behind all that came before it; False: the bus does not take it now."""
+        if not self._is_wanted(self.out.bus):
             return False
-        return await self.out.send(message)
+        if self.is_through:
+            return await self.out.send(message)
+        self._through.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._through.wait(), LOOK_S)
+        return self._through.is_set() and await self.out.send(message)
 
     async def close(self) -> None:
         if self._task is not None:
@@ -70,3 +77,5 @@ class Sending:
                 self.resent += message.sequence <= self._highest
                 self._highest = max(self._highest, message.sequence)
                 self.cursor = message.sequence
+            if self.is_through:
+                self._through.set()
