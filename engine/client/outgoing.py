@@ -54,7 +54,7 @@ class Lane(Protocol):
     bus: str
     where: str
     up: bool
-    up_since: float  # CLOCK_MONOTONIC seconds
+    back_since: float  # when it came back, CLOCK_MONOTONIC seconds
     why: str  # the last trouble
     came: Callable[[], None]  # it came up: whatever is not confirmed goes out again
     went: Callable[[], None]
@@ -78,19 +78,21 @@ class BusLane:
     def __init__(self, where: str) -> None:
         self.where = where
         self.up = False
-        self.up_since = 0.0
+        self.back_since = float("-inf")
         self.came: Callable[[], None] = nothing
         self.went: Callable[[], None] = nothing
         self.confirmed: Callable[[int, bool], None] = nothing
         self.trouble: Callable[[BusError], None] = nothing
         self.why = ""
+        self._was_up = False
 
     def _turn(self, up: bool) -> None:
         if up == self.up:
             return
         self.up = up
-        if up:
-            self.up_since = time.monotonic()
+        if up and self._was_up:
+            self.back_since = time.monotonic()
+        self._was_up = True
         (self.came if up else self.went)()
 
 

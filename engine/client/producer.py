@@ -273,7 +273,7 @@ class Producer:
         if self.publish == "both" or bus != "kafka" or "nats" not in self._lanes:
             return True
         nats = self._lanes["nats"].out
-        return not nats.up or time.monotonic() - nats.up_since < OVERLAP_S
+        return not nats.up or time.monotonic() - nats.back_since < OVERLAP_S
 
     def _on_bus(self) -> None:
         self._changed.set()
