@@ -160,7 +160,7 @@ class KafkaSource:
         loop = asyncio.get_running_loop()
         look_at = 0.0
         if self._group:
-            self._consumer.subscribe(list(TOPICS), on_assign=self._on_assign)
+            self._consumer.subscribe(list(TOPICS), on_assign=self._on_assign, on_revoke=self._on_revoke)
         while True:
             if not self._group and loop.time() >= look_at:
                 await loop.run_in_executor(self._thread, self._assign)
@@ -214,6 +214,9 @@ class KafkaSource:
         consumer.assign(partitions)
         self._assigned = {(each.topic, each.partition) for each in partitions}
 
+    def _on_revoke(self, consumer: Any, partitions: list[Any]) -> None:
+        self._assigned -= {(each.topic, each.partition) for each in partitions}
+
     def _on_error(self, error: Any) -> None:
         self.why = error.str()
 
@@ -221,7 +224,8 @@ class KafkaSource:
         """For a group: where it goes on after a restart."""
         from confluent_kafka import KafkaException, TopicPartition
 
-        places = [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
+        own = self._assigned  # another member's are not ours to say
+        places = [TopicPartition(*place, offset) for place, offset in offsets.items() if place in own]
         if not places:
             return
         try:

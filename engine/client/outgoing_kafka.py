@@ -68,6 +68,8 @@ class KafkaLane(BusLane):
         """Whether or not it is up: librdkafka waits for the broker."""
         if message.name and message.sequence in self._open:
             return True
+        from confluent_kafka import KafkaException
+
         headers = [(NAME_HEADER, message.name.encode())] if message.name else None
         sequence = message.sequence if message.name else 0
         try:
@@ -79,10 +81,25 @@ class KafkaLane(BusLane):
                 on_delivery=lambda error, _: self._reports.append((sequence, error.str() if error else "")),
             )
         except BufferError:
-            return False  # its queue is full; what is open is tried again after the next reports
+            return False  # its queue is full; what is open is tried again soon
+        except KafkaException as error:
+            self._refused(str(error.args[0].str()), message)
+            return False
         if sequence:
             self._open.add(sequence)
         return True
+
+    def _refused(self, why: str, message: Outgoing) -> None:
+        """librdkafka itself takes no more, or not this one; told once."""
+        if why != self.why:
+            self.why = why
+            self.trouble(
+                BusError(
+                    f"bus.kafka.bootstrap = {self.where}: {message.name or 'a heartbeat'} is not taken ({why}); "
+                    "see the broker and bus.kafka.options"
+                )
+            )
+        self._turn(False)
 
     async def _poll(self) -> None:
         while True:

@@ -27,7 +27,7 @@ from engine.contract.names import is_name, is_user
 from engine.errors import BusError, SettingsError, TickpathError
 from engine.settings import Kafka, Local, Nats
 
-MESSAGE_BYTES_MAX = (1 << 20) - 4096  # what NATS and Kafka take as they come, with room for headers
+MESSAGE_BYTES_MAX = 1_000_000 - 4096  # what NATS and Kafka take as they come, with room for headers
 OVERLAP_S = 1.0  # failover: Kafka goes on for so long after NATS came back
 ROOM_WAIT_S = 5.0  # at most, for a bus that is up to make room
 ON_ITS_WAY_S = 0.5  # a token that ends sooner may have ended when the engine looks at it

@@ -6,6 +6,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Iterator
+from signal import SIGCONT, SIGKILL, SIGSTOP
 
 import nats
 import pytest
@@ -16,7 +17,7 @@ from engine.client import Answer, Gap, Producer, Reader
 from engine.contract.ml.feature_vectors_pb2 import FeatureVector
 from tests.client.making import answer, heartbeat, token
 from tests.system.kafka import any_kafka
-from tests.system.servers import free_port, start_nats
+from tests.system.servers import EngineProcess, free_port, start_nats
 from tests.system.traffic import eventually
 
 SENT = 1400
@@ -69,7 +70,9 @@ class Watcher:
         consumer.close()
 
 
-async def send_through_an_outage(watcher: Watcher, bootstrap: str, publish: str) -> tuple[list[str], Producer]:
+async def send_through_an_outage(
+    watcher: Watcher, bootstrap: str, publish: str, is_stopped: bool
+) -> tuple[list[str], Producer]:
     port = free_port()
     url = f"nats://127.0.0.1:{port}"
     server = start_nats(port)
@@ -78,12 +81,16 @@ async def send_through_an_outage(watcher: Watcher, bootstrap: str, publish: str)
     try:
         producer = Producer(stream=watcher.stream, token=token(), nats=url, kafka=bootstrap, publish=publish)
         async with producer:
+            await eventually(lambda: producer.buses["nats"] == "up", 10, "NATS is up, which failover prefers")
             for each in range(SENT):
                 if each == 300:
-                    server.kill()
+                    server.send_signal(SIGSTOP if is_stopped else SIGKILL)
+                if each == 600 and is_stopped:
+                    server.send_signal(SIGCONT)
+                elif each == 600:
                     server.wait()
-                if each == 600:
                     server = start_nats(port)
+                if each == 600:
                     await eventually(lambda: producer.buses["nats"] == "up", 10, "NATS is back")
                 names.append(await producer.send(VECTORS))
                 await asyncio.sleep(0.002)
@@ -96,10 +103,10 @@ async def send_through_an_outage(watcher: Watcher, bootstrap: str, publish: str)
     return names, producer
 
 
-@pytest.mark.parametrize("publish", ["both", "failover"])
-def test_a_killed_nats_loses_no_message_of_a_producer_that_has_kafka(bootstrap, publish):
-    watcher = Watcher(f"kill-{publish}-{os.getpid()}")
-    names, producer = asyncio.run(send_through_an_outage(watcher, bootstrap, publish))
+@pytest.mark.parametrize(("publish", "is_stopped"), [("both", False), ("failover", False), ("failover", True)])
+def test_a_killed_or_silent_nats_loses_no_message_of_a_producer_that_has_kafka(bootstrap, publish, is_stopped):
+    watcher = Watcher(f"kill-{publish}-{is_stopped}-{os.getpid()}")
+    names, producer = asyncio.run(send_through_an_outage(watcher, bootstrap, publish, is_stopped))
     watcher.read_kafka(bootstrap, SENT if publish == "both" else SENT + 1)
     assert [name.rsplit("/", 1)[1] for name in names] == [str(each) for each in range(1, SENT + 1)]
     assert set(watcher.nats) | set(watcher.kafka) == set(names)
@@ -238,3 +245,35 @@ def test_a_group_goes_on_where_it_committed(bootstrap):
         return got
 
     assert asyncio.run(run()) == list(range(1, 101))
+
+
+def test_an_engine_answers_a_producer_on_two_buses_once_and_both_copies_agree(folder, issuer, nats_url):
+    count, path, events = 300, str(folder / "two.sock"), []
+    signed = issuer.token("acme", user="ann")
+
+    async def run() -> tuple[list[str], list[Answer], dict[str, int]]:
+        buses = {"nats": nats_url, "local": path}
+        async with (
+            Reader(token=signed, on_event=events.append, **buses) as reader,
+            Producer(stream="two", token=signed, **buses) as producer,
+        ):
+            reading = asyncio.create_task(take(reader, count))
+            names = []
+            for number in range(count):
+                vector = FeatureVector(symbol="EURUSD", timestamp_ns=(1_700_000_000 + number * 60) * 10**9)
+                vector.price_features.bid, vector.price_features.ask = 1.08, 1.0801
+                names.append(await producer.send([vector]))
+                await asyncio.sleep(0.002)
+            found = await reading
+            await eventually(lambda: reader.counts["duplicates"] >= count, 10, "the other bus's copies come")
+            return names, found, reader.counts
+
+    settings = {"engine": {"deadline_ms": 10_000}}
+    with EngineProcess(folder, issuer, nats_url, path, settings) as engine:
+        engine.wait_ready()
+        names, found, counts = asyncio.run(run())
+    assert [each.input_name for each in found] == names
+    assert all(each.batch is not None for each in found)
+    assert events == []
+    assert (counts["missing"], counts["unchecked"], counts["foreign"]) == (0, 0, 0)
+    assert counts["heartbeats"] > 0
