@@ -37,6 +37,7 @@ class NatsLink:
         self.on_state = on_state
         self.client = Client()
         self.connections = 0  # how often it came up
+        self.on_trouble: Callable[[Exception], None] = lambda error: None  # each failure, for whoever acts upon it
         self._failures = 0
         self._connecting: asyncio.Task | None = None
         self._came = False  # the client says connected a little before it says that it came up
@@ -102,6 +103,7 @@ class NatsLink:
 
     async def _failed(self, error: Exception) -> None:
         self._failures += 1
+        self.on_trouble(error)
         if (
             self._failures & (self._failures - 1) == 0
         ):  # the 1st, 2nd, 4th, 8th ...: a flood of them is one piece of news

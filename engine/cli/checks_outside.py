@@ -17,7 +17,7 @@ import nats.errors
 from nats.aio.client import Client
 
 from engine.cli.findings import FAIL, OK, WARN, Finding
-from engine.client.links import tls_context
+from engine.client.connecting import tls_context
 from engine.contract.names import FEATURES_SUBJECT
 from engine.errors import ModelError
 from engine.knobs import without_passwords

@@ -2,32 +2,34 @@
 
 Owns the command line; `engine.client` does the work. Runs in a process of its own as any producer
 would, with nothing of the engine's but its configuration. Reads CSV files and a token or a key,
-writes to NATS or to the local bus; the summary goes to standard output. What must stay true: it
+writes to every configured bus; the summary goes to standard output. What must stay true: it
 sends nothing that a producer written from the contract alone could not send.
 """
 
 import argparse
 import asyncio
-import base64
-import binascii
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from engine.client import bars, links, pacing
-from engine.client.sender import Sender
+from engine.client import bars, pacing
+from engine.client.producer import Producer
+from engine.client.tokens import Source, claims_of
 from engine.contract.ml.feature_vectors_pb2 import FeatureVector
 from engine.contract.names import Tier, is_name, is_user
-from engine.errors import SettingsError
+from engine.errors import BusError, SettingsError
 from engine.settings import Settings, load
 
 TOKEN_VARIABLE = "TICKPATH_TOKEN"
 TOKEN_S = 900  # how long a token of our own signing lives
-RENEW_S = 300
+HEARTBEAT_S = 1.0
+KEYS = {"nats": "bus.nats.url", "kafka": "bus.kafka.bootstrap", "local": "bus.local.path"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("data", nargs="+", metavar="DATA", help="CSV of price bars, also .gz, named after its symbol")
     add("--config", metavar="FILE", help="the engine's settings (TOML)")
     add("--rate", type=_positive, required=True, metavar="VECTORS_PER_S", help="vectors a second, all symbols together")
-    add("--bus", choices=sorted(links.LINKS), help="default: NATS where it is configured, else the local bus")
+    add("--bus", choices=sorted(KEYS), help="this one alone; default: all that are configured, as bus.publish says")
     add("--token-file", metavar="FILE", help=f"a file with a token; else {TOKEN_VARIABLE} in the environment")
     add("--key", metavar="FILE", help="instead of a token: a private key or secret to sign tokens with")
     add("--company", help="default: the token's; with --key: demo")
@@ -62,36 +64,45 @@ def main(arguments: argparse.Namespace) -> int:
         raise SettingsError(
             f"--batch {arguments.batch} is more than limits.vectors = {settings.limits.vectors}; send fewer"
         )
-    link = links.choose(settings, arguments.bus)
-    sender, renew = _sender(arguments, settings)
+    buses = _buses(settings, arguments.bus)
+    producer = _producer(arguments, settings, buses)
     vectors = _vectors(arguments, settings)
-    sent = asyncio.run(_send(link, sender, vectors, arguments, renew))
+    sent, where = asyncio.run(_send(producer, vectors, arguments))
+    counts = {**sent.summary(), **{name: producer.counts[name] for name in ("heartbeats", "bytes")}}
     if arguments.json:
-        print(json.dumps({**sent.summary(), "stream": sender.stream, "epoch": sender.epoch, "next": sender.next}))
+        sender = producer.sender
+        print(json.dumps({**counts, "stream": sender.stream, "epoch": sender.epoch, "next": sender.next}))
     else:
         print(
-            f"{sent.vectors} vectors in {sent.messages} messages and {sent.heartbeats} heartbeats to {link.where}: "
-            f"{sent.vectors_per_s:.1f} vectors/s for {sent.seconds:.1f} s, {sent.bytes / 1e6:.2f} MB; "
+            f"{sent.vectors} vectors in {sent.messages} messages and {counts['heartbeats']} heartbeats to {where}: "
+            f"{sent.vectors_per_s:.1f} vectors/s for {sent.seconds:.1f} s, {counts['bytes'] / 1e6:.2f} MB; "
             f"{sent.late} messages over 1 ms late, at most {sent.late_ms_max:.1f} ms"
         )
     return 0
 
 
 async def _send(
-    link: links.Link,
-    sender: Sender,
-    vectors: Iterator[FeatureVector],
-    arguments: argparse.Namespace,
-    renew: Callable[[], str | None],
-) -> pacing.Sent:
+    producer: Producer, vectors: Iterator[FeatureVector], arguments: argparse.Namespace
+) -> tuple[pacing.Sent, str]:
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    await link.open()
-    try:
-        return await pacing.send_paced(link, sender, vectors, arguments.rate, arguments.batch, stopped.is_set, renew)
-    finally:
-        await link.close()
+    async with producer:
+        sent = await pacing.send_paced(producer.send, vectors, arguments.rate, arguments.batch, stopped.is_set)
+        return sent, producer.where
+
+
+def _buses(settings: Settings, wanted: str | None) -> dict[str, Any]:
+    """What a Producer is given: all that is configured, or the one that is wanted."""
+    bus = settings.bus
+    configured = {"nats": bus.nats.url, "kafka": bus.kafka.bootstrap, "local": bus.local.path}
+    chosen = [name for name, is_there in configured.items() if is_there and wanted in (None, name)]
+    if not chosen:
+        keys = [KEYS[wanted]] if wanted else list(KEYS.values())
+        raise BusError(
+            f"no bus to send on: {' or '.join(keys)} is not set; set it in the configuration or the environment"
+        )
+    return {name: getattr(bus, name) for name in chosen}
 
 
 def _vectors(arguments: argparse.Namespace, settings: Settings) -> Iterator[FeatureVector]:
@@ -106,17 +117,16 @@ def _vectors(arguments: argparse.Namespace, settings: Settings) -> Iterator[Feat
     return islice(vectors, arguments.count)
 
 
-def _sender(arguments: argparse.Namespace, settings: Settings) -> tuple[Sender, Callable[[], str | None]]:
-    """A sender with its first token, and what gives it later ones."""
+def _producer(arguments: argparse.Namespace, settings: Settings, buses: dict[str, Any]) -> Producer:
+    token: Source
     if arguments.key:
         company, user = arguments.company or "demo", arguments.user or "feed"
-        renew = _signer(arguments, settings, company, user)
-        token = renew() or ""
+        token = _signer(arguments, settings, company, user)
     else:
-        token = _token(arguments.token_file, os.environ)
-        claims = claims_of(token)
+        token = Path(arguments.token_file) if arguments.token_file else _token(os.environ)
+        given = _read(token) if isinstance(token, Path) else token
+        claims = claims_of(given)
         company, user = arguments.company or claims[0], arguments.user or claims[1]
-        renew = _keep
     for flag, text, right in (
         ("--company", company, is_name(company)),
         ("--user", user, is_user(user)),
@@ -125,21 +135,26 @@ def _sender(arguments: argparse.Namespace, settings: Settings) -> tuple[Sender, 
         if not right:
             allowed = "1 to 128 printable characters" if flag == "--user" else "1 to 64 letters, digits, _ or -"
             raise SettingsError(f"{flag} {text!r}: expected {allowed}")
-    return Sender(company, user, arguments.stream, token), renew
+    return Producer(
+        stream=arguments.stream,
+        token=token,
+        company=company,
+        user=user,
+        publish=settings.bus.publish,
+        heartbeat_s=HEARTBEAT_S,
+        on_trouble=lambda error: print(f"feed: {error}", file=sys.stderr),
+        **buses,
+    )
 
 
-def _keep() -> None:
-    """A token that was given stays."""
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"--token-file {path}: cannot be read ({error}); expected a file with one token") from error
 
 
-def _token(path: str | None, environ: Mapping[str, str]) -> str:
-    if path:
-        try:
-            return Path(path).read_text("ascii").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(
-                f"--token-file {path}: cannot be read ({error}); expected a file with one token"
-            ) from error
+def _token(environ: Mapping[str, str]) -> str:
     if token := environ.get(TOKEN_VARIABLE, "").strip():
         return token
     raise SettingsError(
@@ -147,30 +162,13 @@ def _token(path: str | None, environ: Mapping[str, str]) -> str:
     )
 
 
-def claims_of(token: str) -> tuple[str, str]:
-    """Company and user that a token names. Its signature is for the engine to judge."""
-    try:
-        middle = token.split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(middle + "=" * (-len(middle) % 4)))
-        return str(claims["company_id"]), str(claims["sub"])
-    except (IndexError, KeyError, TypeError, ValueError, binascii.Error) as error:
-        raise SettingsError(
-            "the token names no company_id and sub; expected a JWT, as `python -m engine token` prints it"
-        ) from error
-
-
-def _signer(arguments: argparse.Namespace, settings: Settings, company: str, user: str) -> Callable[[], str | None]:
-    """Gives a new token each few minutes, so that a long feed outlives them."""
+def _signer(arguments: argparse.Namespace, settings: Settings, company: str, user: str) -> Callable[[], str]:
+    """Gives a new token each time it is asked, so that a long feed outlives them."""
     from engine.tenancy import signing
 
     key = signing.read_signing_key(arguments.key)
-    renew_s = 0.0
 
-    def renew() -> str | None:
-        nonlocal renew_s
-        if time.monotonic() < renew_s:
-            return None
-        renew_s = time.monotonic() + RENEW_S
+    def signed() -> str:
         return signing.sign(
             key,
             user_id=user,
@@ -183,7 +181,7 @@ def _signer(arguments: argparse.Namespace, settings: Settings, company: str, use
             valid_s=TOKEN_S,
         )
 
-    return renew
+    return signed
 
 
 def _positive(text: str) -> float:

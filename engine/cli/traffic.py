@@ -28,9 +28,9 @@ import uvloop
 from engine.bus import frames
 from engine.cli.ledger import Ledger, quantiles_ms
 from engine.client import bars
-from engine.client.links import LocalLink
-from engine.client.local import ANSWER_BYTES_MAX, subscription
-from engine.client.sender import Sender
+from engine.client.incoming import ANSWER_BYTES_MAX
+from engine.client.producer import Producer
+from engine.client.sender import subscription
 from engine.contract.ml.feature_vectors_pb2 import FeatureVector
 from engine.errors import BusError, TickpathError
 
@@ -38,6 +38,7 @@ REPORT_S = 0.25
 SUBSCRIBED_S = 5.0  # within which a reader's first heartbeat comes back
 ANSWERED_S = 5.0  # how long an answer may take after the last message
 HEARTBEAT_S = 1.0
+CLOSE_S = 1.0  # for the engine to read what was sent last
 TIMER_S = 0.0015  # how much too late a timer may be
 
 
@@ -49,8 +50,14 @@ class Desk:
         self.path = path
         self.ledger = Ledger(order["company"], order["tier"], order["symbols"])
         self.messages: list[list[FeatureVector]] = []
-        self._sender = Sender(order["company"], order["user"], order["stream"], order["token"])
-        self._link = LocalLink(path)
+        self._producer = Producer(
+            stream=order["stream"],
+            token=order["token"],
+            local=path,
+            company=order["company"],
+            user=order["user"],
+            heartbeat_s=HEARTBEAT_S,
+        )
         self._reading: asyncio.Task[None] | None = None
 
     def load(self, files: dict[str, bars.Bars], messages: int) -> None:
@@ -64,7 +71,7 @@ class Desk:
 
     async def open(self) -> None:
         """Connects both; returns when a heartbeat of its own came back, so that no answer is missed."""
-        await self._link.open()
+        await self._producer.open()
         reader, writer = await asyncio.open_unix_connection(f"{self.path}.out")
         order = self.order
         writer.write(frames.encode(subscription(order["company"], order["user"], "demo-reader", order["token"])))
@@ -76,24 +83,17 @@ class Desk:
                     f"{self.path}.out: the reader of {order['company']} got no heartbeat of its own stream back "
                     f"within {SUBSCRIBED_S:g} s; see the engine's log"
                 )
-            await self.beat()
+            await self._producer.heartbeat()
             await asyncio.sleep(0.05)
-
-    async def beat(self) -> None:
-        await self._link.send(self._sender.heartbeat())
 
     async def send(self, start_ns: int, every_ns: int) -> None:
         """All messages, each at its due time."""
-        beat_ns = start_ns
         for number, vectors in enumerate(self.messages):
             due_ns = start_ns + number * every_ns
             await _until(due_ns)
-            self.ledger.expect(self._sender.next, due_ns, vectors)
-            await self._link.send(self._sender.features(vectors))
-            if due_ns - beat_ns >= HEARTBEAT_S * 1e9:
-                beat_ns = due_ns
-                await self.beat()
-        await self.beat()
+            self.ledger.expect(self._producer.sender.next, due_ns, vectors)
+            await self._producer.send(vectors)
+        await self._producer.heartbeat()
 
     async def closed(self) -> None:
         """Returns when the engine has closed the reader's connection."""
@@ -105,7 +105,7 @@ class Desk:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
         with contextlib.suppress(BusError):
-            await self._link.close()
+            await self._producer.close(CLOSE_S)
 
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         incoming = frames.FrameReader(ANSWER_BYTES_MAX)

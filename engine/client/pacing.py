@@ -1,33 +1,28 @@
 """Open-loop sending: each message at its due time, however long those before it took.
 
-Owns the clock of a producer and its counts. Runs in a producer's process; takes vectors, gives
-messages to a link. What must stay true: due times follow from the start and the rate alone, so a
-slow bus makes messages late, which is counted, and never makes the rate lower without telling.
+Owns the clock of a producer and its counts. Runs in a producer's process; takes vectors, gives them to a Producer.
+What must stay true: due times follow from the start and the rate alone, so a slow bus makes messages late, which is
+counted, and never makes the rate lower without telling.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
-from engine.client.links import Link
-from engine.client.sender import Sender
 from engine.contract.ml.feature_vectors_pb2 import FeatureVector
 
-HEARTBEAT_NS = 1_000_000_000
 SLEEP_MAX_S = 0.1  # how long a request to stop may go unseen
 
 
 @dataclass
 class Sent:
-    """What was sent. Times are of messages, from when each was due to when it was handed to the bus."""
+    """What was sent. Times are of messages, from when each was due to when it was taken."""
 
     vectors: int = 0
     messages: int = 0
-    heartbeats: int = 0
-    bytes: int = 0
     seconds: float = 0.0
     late_ms_max: float = 0.0
     late: int = 0  # messages sent over a millisecond after they were due
@@ -41,40 +36,25 @@ class Sent:
 
 
 async def send_paced(
-    link: Link,
-    sender: Sender,
+    send: Callable[[list[FeatureVector]], Awaitable[object]],
     vectors: Iterator[FeatureVector],
     rate: float,
     batch: int = 1,
     stop: Callable[[], bool] = lambda: False,
-    renew: Callable[[], str | None] = lambda: None,
 ) -> Sent:
-    """Sends all vectors at `rate` a second, `batch` in a message; a heartbeat each second and at the end.
-
-    `stop` is asked at least each 0.1 s; `renew` before each heartbeat, for a new token or None.
-    """
+    """Sends all vectors at `rate` a second, `batch` in a message. `stop` is asked at least each 0.1 s."""
     sent = Sent()
     start_ns = time.monotonic_ns()
-    heartbeat_ns = start_ns + HEARTBEAT_NS
     for number, group in enumerate(_groups(vectors, batch)):
         due_ns = start_ns + round(number * batch * 1e9 / rate)
-        while heartbeat_ns <= due_ns:
-            if not await _wait_until(heartbeat_ns, stop):
-                break
-            sender.token = renew() or sender.token
-            await _heartbeat(link, sender, sent)
-            heartbeat_ns += HEARTBEAT_NS
         if not await _wait_until(due_ns, stop):
             break
-        message = sender.features(group)
-        await link.send(message)
+        await send(group)
         late_ns = time.monotonic_ns() - due_ns
         sent.vectors += len(group)
         sent.messages += 1
-        sent.bytes += len(message.body)
         sent.late += late_ns > 1_000_000
         sent.late_ms_max = max(sent.late_ms_max, late_ns / 1e6)
-    await _heartbeat(link, sender, sent)
     sent.seconds = (time.monotonic_ns() - start_ns) / 1e9
     return sent
 
@@ -92,10 +72,3 @@ async def _wait_until(due_ns: int, stop: Callable[[], bool]) -> bool:
             return True
         await asyncio.sleep(min(left_s, SLEEP_MAX_S))
     return False
-
-
-async def _heartbeat(link: Link, sender: Sender, sent: Sent) -> None:
-    message = sender.heartbeat()
-    await link.send(message)
-    sent.heartbeats += 1
-    sent.bytes += len(message.body)

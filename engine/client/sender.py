@@ -81,3 +81,12 @@ class Sender:
         )
         envelope.auth_token.jwt = self.token
         return envelope
+
+
+def subscription(company: str, user: str, reader: str, token: str) -> bytes:
+    """The envelope that a reader of the local bus sends first; its company's answers follow."""
+    envelope = MLProcessingEnvelope(
+        message_type="subscribe", company_id=company, user_id=user, service_source=reader, timestamp=time.time_ns()
+    )
+    envelope.auth_token.jwt = token
+    return envelope.SerializeToString()

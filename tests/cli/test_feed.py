@@ -13,8 +13,8 @@ from nats.aio.msg import Msg
 from running import ROOT, Command
 
 from engine.bus.frames import FrameReader
-from engine.cli.feed import claims_of
 from engine.client import bars
+from engine.client.tokens import claims_of
 from engine.contract.ml.envelope_pb2 import MLProcessingEnvelope
 from engine.contract.ml.feature_vectors_pb2 import FeatureVector, FeatureVectorBatch
 from engine.errors import SettingsError
@@ -145,7 +145,7 @@ NO_BUS = "feed: no bus to send on: {} is not set; set it in the configuration or
 @pytest.mark.parametrize(
     ("arguments", "environ", "expected"),
     [
-        ([DATA[0], "--rate", "1"], {}, NO_BUS.format("bus.nats.url or bus.local.path")),
+        ([DATA[0], "--rate", "1"], {}, NO_BUS.format("bus.nats.url or bus.kafka.bootstrap or bus.local.path")),
         ([DATA[0], "--rate", "1", "--bus", "local"], {}, NO_BUS.format("bus.local.path")),
         (
             [DATA[0], "--rate", "1"],

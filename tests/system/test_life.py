@@ -5,6 +5,7 @@ import os
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.client.local import LocalProducer
+from engine.bus import frames
 from tests.system.servers import ROOT, EngineProcess, Issuer, free_port, nats_server, start_nats, until
 from tests.system.traffic import MINUTE_NS, SYMBOLS, Reader, Stream, connected, paced
 
@@ -112,13 +113,12 @@ def undrainable(folder: Path, issuer: Issuer, drain_s: int) -> Iterator[Stuck]:
             server.terminate()
             server.wait()
         until(lambda: engine.health().get("buses", {}).get("nats") == "down", 5, "the loss of NATS is seen")
-        producer = LocalProducer(local_path)
-        producer.open()
-        for _ in range(5):
-            stream.event_ns += MINUTE_NS
-            producer.send(stream.message([stream.vector("EURUSD")]))
-        until(lambda: engine.metric("tickpath_inputs_accepted_total") == 5, 5, "all are accepted")
-        producer.close()
+        with socket.socket(socket.AF_UNIX) as producer:
+            producer.connect(local_path)
+            for _ in range(5):
+                stream.event_ns += MINUTE_NS
+                producer.sendall(frames.encode(stream.message([stream.vector("EURUSD")])))
+            until(lambda: engine.metric("tickpath_inputs_accepted_total") == 5, 5, "all are accepted")
         yield Stuck(engine, local_path, engine.children())
 
 
