@@ -58,6 +58,16 @@ class Breaker(IntEnum):
     HALF_OPEN = 2
 
 
+class Cause(IntEnum):
+    """Why a breaker opened; index of `version_row.opened`."""
+
+    RAISED = 0
+    UNSOUND = 1  # numbers that are not finite, chances that are none
+    SLOW = 2
+    CRASHED = 3  # a worker died in it, or hung
+    SKILL = 4  # worse than the baseline for a company
+
+
 class Verdict(IntEnum):
     """Low `VERDICT_BITS` of a verdict word; above them the input's position."""
 
@@ -120,6 +130,8 @@ class Count(IntEnum):
     LOCAL_CUT = 32
     OUTBOX_BYTES = 33  # a gauge
     OUTBOX_DROPPED = 34
+    POISONED = 44  # vectors answered `poison`
+    DEAD_LETTERS = 45  # inputs that killed workers
     UNREAD = 35  # answers for a company that nobody read for, on a host without NATS
 
 

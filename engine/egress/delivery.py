@@ -21,6 +21,7 @@ from engine import limits
 from engine.bus.local import Reader
 from engine.bus.nats import NatsLink
 from engine.contract.names import MESSAGE_ID_HEADER, Kind
+from engine.egress.deadletters import dead_letter
 from engine.egress.encoding import Answer, Versions, as_internal, encode
 from engine.egress.gathering import Gathered
 from engine.records import Record
@@ -98,6 +99,10 @@ class Delivery:
             self._release(gathered.worker)
         else:
             self.unsent.append(pending)
+            if (
+                letter := dead_letter(gathered, self.shared.inputs, self.engine, self.counters, self.log)
+            ) and self.link is not None:
+                self._keep_for_nats(letter)
 
     async def send(self) -> None:
         """Sends what some bus can take now, each company's in order; who has no bus now holds nobody else up."""
