@@ -27,7 +27,7 @@ from engine.inference.models.stacker import StackerModel
 from engine.inference.models.trees import DirectionModel
 from engine.inference.windows import enter
 from engine.registry.manifest import Kind, Manifest, read_manifest
-from engine.shared import Phase
+from engine.shared import Breaker, Phase
 from engine.tenancy.tiers import BASELINE, VOTE, Role
 from fastpath import layout
 
@@ -263,6 +263,7 @@ class Predictor:
             if model is None or not waiting:
                 continue
             able = [i for i in waiting if depth[i] >= model.manifest.closed_minutes]
+            able = self._not_barred(row, group.role, able)
             able = able[: self._breakers.allow(row, len(able))] if able else able
             if not able:
                 continue
@@ -273,6 +274,13 @@ class Predictor:
         if waiting:
             output.version[waiting, group.role] = self._book.baseline
             output.who[waiting, group.role] = NOBODY
+
+    def _not_barred(self, row: int, role: int, slots: list[int]) -> list[int]:
+        """Without those whose company does better without its own model."""
+        if not self.versions["own"][row]:
+            return slots
+        plan, skill = self._batch.plan, self.plans["skill"]
+        return [i for i in slots if skill[plan[i], role] != Breaker.OPEN]
 
     def _try(self, row: int, model: Model, slots: list[int]) -> list[int]:
         """The slots that the model answered. Where it failed, each is asked alone, so that one cannot spoil another."""
