@@ -23,6 +23,17 @@ RESTART_WINDOW_S = 60  # ... within this
 RESTART_YOUNG_S = 5  # ... each this soon after its start
 NAME_WAIT_S = 2.0  # how long a start waits for an engine of the same name to go
 
+# -- models ----------------------------------------------------------------------------------------
+VECTOR_BUDGET_US = 5_000  # of processor time in one model; `max_batch` such vectors still fit the default deadline
+WATCHED_RUNS = 200  # after a run over its budget by the clock, so many more are timed by processor time
+FAILURES_TO_OPEN = 5  # in a row without a success, or a half of the recent runs; summed over the workers
+SLOW_TO_OPEN = 5  # of the recent runs, and a twentieth of them
+RECENT_RUNS = 100
+PROBES_TO_CLOSE = 3  # each one vector, given to one worker
+BACK_OFF_FIRST_S = 1.0
+BACK_OFF_MAX_S = 60.0
+BACK_OFF_SPREAD = 0.2  # longer by up to this share, so that versions that failed together are not asked together
+
 # -- the way of a vector ---------------------------------------------------------------------------
 SHARDS = layout.shards
 STEPS_SPARE = 15  # a microbatch takes no more steps of a key than its window has to spare

@@ -58,6 +58,16 @@ class Breaker(IntEnum):
     HALF_OPEN = 2
 
 
+class Cause(IntEnum):
+    """Why a breaker opened; index of `version_row.opened`."""
+
+    RAISED = 0
+    UNSOUND = 1  # numbers that are not finite, chances that are none
+    SLOW = 2
+    CRASHED = 3  # a worker died in it, or hung
+    SKILL = 4  # worse than the baseline for a company
+
+
 class Verdict(IntEnum):
     """Low `VERDICT_BITS` of a verdict word; above them the input's position."""
 
@@ -133,6 +143,8 @@ class Count(IntEnum):
     KAFKA_PUBLISHED = 37  # answers and reports that Kafka confirmed
     KAFKA_REFUSED = 38  # what Kafka will never take, as a body beyond its limit
     NATS_UNCONFIRMED = 39  # answers that went over Kafka because NATS did not confirm them in time
+    POISONED = 44  # vectors answered `poison`
+    DEAD_LETTERS = 45  # inputs that killed workers
 
 
 class Stage(IntEnum):

@@ -30,6 +30,7 @@ cdef enum:
     COUNTERS = 64           # of one process
     BUCKETS = 2432          # of one histogram: 64 linear ones, then 37 octaves of 64
     STAGES = 8              # histograms of one process
+    CAUSES = 5              # why a breaker opens
 
 
 # -- the way of a vector ---------------------------------------------------------------------------
@@ -311,6 +312,8 @@ cdef struct child_row:                  # writer: the child, but for `seat` and 
     uint64_t counters[COUNTERS]
     uint64_t failures[64]               # of each version, in this worker
     uint64_t successes[64]
+    uint64_t unsound[64]                # those of `failures` that gave numbers which cannot be used
+    uint64_t slow[64]                   # runs beyond the version's budget, whatever came of them
     uint64_t seat                       # supervisor: worker index + 1; 0: stand by
     uint64_t order                      # supervisor: ORDER_*
     uint64_t _free[3]
@@ -323,6 +326,12 @@ cdef struct supervisor_board:           # writer: supervisor
     uint64_t shards[SHARDS]             # index of the worker that has each
     uint64_t lives[CHILDREN_MAX]        # LIFE_* of each child row
     uint64_t starts[CHILDREN_MAX]       # how often each was started
+    uint64_t hand_end[CHILDREN_MAX]     # of each requests ring: the end of what its last dead worker had in hand
+    uint64_t suspect_first[CHILDREN_MAX]  # of each requests ring: what a worker had in hand that died of its own
+    uint64_t suspect_end[CHILDREN_MAX]
+    uint64_t suspect_model[CHILDREN_MAX]  # and in which model: version + 1; 0: in none
+    uint64_t poison[CHILDREN_MAX]       # position + 1 of the slot that killed more than once; 0: none
+    uint64_t poison_deaths[CHILDREN_MAX]
 
 cdef struct ingress_board:              # writer: ingress
     uint64_t applied                    # position of the last input whose slots and tables are complete
@@ -332,6 +341,7 @@ cdef struct version_row:                # writer: supervisor
     uint64_t breaker                    # BREAKER_*
     uint64_t probe_worker               # half-open: index of the worker that may probe
     uint64_t probe_number
+    uint64_t opened[CAUSES]             # how often its breaker opened, by CAUSE_*
     uint32_t taken
     uint32_t kind                       # ml.v1.ModelKind
     uint32_t role                       # ROLE_*
@@ -346,6 +356,7 @@ cdef struct plan_row:                   # writer: supervisor, at the start. Who 
     int32_t own[ROLES]                  # version row of the own model that stands in for the shared one; -1: none
     uint32_t taken
     uint32_t tier
+    uint32_t skill[ROLES]               # BREAKER_* of the own model for this company: not asked while OPEN
     char company[NAME_MAX]              # whose own models these are; empty: the tier's plan, without any
     char user[USER_MAX]                 # empty: every user of the company
 

@@ -30,6 +30,7 @@ children_max = CHILDREN_MAX
 counters = COUNTERS
 buckets = BUCKETS
 stages = STAGES
+causes = CAUSES
 
 
 def _check_dense(name, dtype):

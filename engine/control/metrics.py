@@ -2,7 +2,7 @@
 
 Owns the table of names; the control process runs it at each scrape. Reads the arena, writes
 nothing, so a scrape disturbs nobody. What must stay true: every counter of the arena has a row in
-the table; labels are process, stage, model, status and bus alone, never a symbol, a user, a company.
+the table; labels are process, stage, model, status, cause and bus alone, never a symbol, a user, a company.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from engine.control.exposition import Labels, family, histogram
 from engine.control.processes import Cost, life, seats, worker_seats
 from engine.control.samples import Rates
 from engine.settings import Settings
-from engine.shared import Breaker, Count, Engine, Life, Seat, Shared, Stage
+from engine.shared import Breaker, Cause, Count, Engine, Life, Seat, Shared, Stage
 from engine.tenancy.tiers import BASELINE, VOTE
 
 
@@ -51,6 +51,8 @@ METRICS: dict[Count, Metric] = {
     Count.PREDICTIONS_EXPIRED: Metric("worker", "counter", "Vectors answered EXPIRED at their turn."),
     Count.PREDICTIONS_DEGRADED: Metric("worker", "counter", "Vectors answered with a fallback in place of a model."),
     Count.PREDICTIONS_WARMING: Metric("worker", "counter", "Vectors answered while a window was not full."),
+    Count.POISONED: Metric("worker", "counter", "Vectors answered `poison`: a worker died of them twice."),
+    Count.DEAD_LETTERS: Metric("egress", "counter", "Inputs that killed workers: dead letters."),
     Count.REPEATED: Metric("worker", "counter", "Vectors taken again after a restart of a worker."),
     Count.SENT: Metric("egress", "counter", "Messages handed to a bus."),
     Count.SENT_BYTES: Metric("egress", "counter", "Bytes handed to a bus."),
@@ -154,25 +156,42 @@ def _models(shared: Shared) -> Iterator[str]:
             for each in Breaker
         ],
     )
+    yield from family(
+        "tickpath_breaker_opened_total",
+        "counter",
+        "How often a model's circuit breaker opened, by why.",
+        [
+            ({"model": name, "cause": cause.name.lower()}, int(shared.versions["opened"][rows, cause].sum()))
+            for name, rows in _shared_models(shared).items()
+            for cause in Cause
+        ],
+    )
     for field, text in (
         ("successes", "Groups of vectors that a model answered."),
         ("failures", "Groups of vectors that a model failed to answer."),
+        ("unsound", "Groups of vectors for which a model gave numbers that cannot be used."),
+        ("slow", "Groups of vectors for which a model took longer than its budget."),
     ):
         yield from family(f"tickpath_model_{field}_total", "counter", text, _by_model(shared, field))
 
 
 def _by_model(shared: Shared, field: str) -> list[tuple[Labels, float]]:
     """Sums over the versions of a model, for each worker process that was started."""
+    return [
+        ({"process": seat.name, "model": name}, int(shared.children[seat.row][field][rows].sum()))
+        for seat in _of_owner(shared, "worker")
+        for name, rows in _shared_models(shared).items()
+    ]
+
+
+def _shared_models(shared: Shared) -> dict[str, list[int]]:
+    """Rows of each model that is nobody's own; the vote and the baseline are no models."""
     rows_of: dict[str, list[int]] = {}
     for row in range(len(shared.versions)):
         name = shared.versions[row]["model_id"].decode()
         if shared.versions[row]["taken"] and not shared.versions[row]["own"] and name not in (VOTE, BASELINE):
             rows_of.setdefault(name, []).append(row)
-    return [
-        ({"process": seat.name, "model": name}, int(shared.children[seat.row][field][rows].sum()))
-        for seat in _of_owner(shared, "worker")
-        for name, rows in rows_of.items()
-    ]
+    return rows_of
 
 
 def _counters(shared: Shared) -> Iterator[str]:

@@ -21,6 +21,7 @@ from nats.errors import MaxPayloadError
 from engine import limits
 from engine.bus.local import Reader
 from engine.contract.names import Kind
+from engine.egress.deadletters import dead_letter
 from engine.egress.encoding import Answer, Versions, as_internal, encode
 from engine.egress.gathering import Gathered
 from engine.egress.kafka_out import WAITS, KafkaOut
@@ -99,6 +100,16 @@ class Delivery:
             self._finish(pending)
         else:
             self.unsent.append(pending)
+            if letter := dead_letter(gathered, self.shared.inputs, self.engine, self.counters, self.log):
+                self._send_letter(letter, gathered)
+
+    def _send_letter(self, letter: Answer, gathered: Gathered) -> None:
+        """To every bus that there is; no input waits for it."""
+        nobody = Pending(gathered, done=True)
+        if self.nats is not None:
+            self.nats.keep(letter, nobody)
+        if self.kafka is not None and not self.kafka.offer(letter):
+            self.kafka.keep(letter, nobody)
 
     async def send(self) -> None:
         """Sends what some bus can take now, each company's in order; who has no bus now holds nobody else up."""

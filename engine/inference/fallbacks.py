@@ -1,15 +1,18 @@
 """Who answers for whom: each role's order of versions, and whether one may be tried now.
 
 Owns the order and the worker's side of the breakers; run by workers. Reads the version table (breaker
-states are the supervisor's), writes this worker's counts of failures and successes. What must stay
-true: an open breaker costs no try; a probe number is used once; the order ends at the baseline.
+states are the supervisor's), writes this worker's counts of runs. What must stay true: an open breaker
+costs no try; a probe number is used once, for one vector; the order ends at the baseline; time that a
+run waited for a processor is no fault of the model.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from engine import limits
 from engine.contract.names import Tier
 from engine.inference.batch import DIRECTION, ENSEMBLE, PATTERN, PRICE
 from engine.registry.manifest import version_order
@@ -67,24 +70,49 @@ class Breakers:
         self._state, self._probe_worker, self._probe_number = (
             versions[each] for each in ("breaker", "probe_worker", "probe_number")
         )
-        self._failures, self._successes = child["failures"][0], child["successes"][0]
+        self._failures, self._successes, self._unsound, self._slow = (
+            child[each][0] for each in ("failures", "successes", "unsound", "slow")
+        )
         self._probes_used: dict[int, int] = {}
+        self._watched: dict[int, int] = {}  # runs that are still timed by processor time
         self._seat = child["seat"]  # worker index + 1
+        self.spared = -1  # a version that is not asked now, whatever its breaker says
 
-    def allow(self, version: int) -> bool:
+    def allow(self, version: int, vectors: int) -> int:
+        """How many of so many vectors the version may be asked about: all, none, or one as a probe."""
         state = self._state[version]
+        if version == self.spared:
+            return 0
         if state == Breaker.CLOSED:
-            return True
+            return vectors
         if state == Breaker.OPEN or self._probe_worker[version] + 1 != self._seat[0]:
-            return False
+            return 0
         number = int(self._probe_number[version])
         if self._probes_used.get(version) == number:
-            return False
+            return 0
         self._probes_used[version] = number
-        return True
+        self._watched[version] = limits.WATCHED_RUNS
+        return 1
 
-    def failed(self, version: int) -> int:
+    def began(self, version: int) -> int:
+        """Processor time at a run's begin; -1 where nobody looks, because the look costs more than many a model."""
+        return time.thread_time_ns() if version in self._watched else -1
+
+    def ended(self, version: int, vectors: int, took_ns: int, began_cpu_ns: int) -> None:
+        """Counts a slow run. One that is over its budget by the clock has the next ones timed by processor time."""
+        budget_ns = vectors * limits.VECTOR_BUDGET_US * 1000
+        if took_ns > budget_ns:
+            if began_cpu_ns >= 0 and time.thread_time_ns() - began_cpu_ns > budget_ns:
+                self._slow[version] += 1
+            self._watched[version] = limits.WATCHED_RUNS
+        elif began_cpu_ns >= 0:
+            self._watched[version] -= 1
+            if self._watched[version] <= 0:
+                del self._watched[version]
+
+    def failed(self, version: int, unsound: bool) -> int:
         """Counts it; how many there were."""
+        self._unsound[version] += unsound
         self._failures[version] += 1
         return int(self._failures[version])
 

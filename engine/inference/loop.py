@@ -1,19 +1,21 @@
 """The worker's loop: takes what is there, answers it, releases it.
 
 Owns the position in one requests ring. Runs in the worker that has the ring's seat. Reads request
-slots, writes answer slots, windows through the predictor, and its row. What must stay true: answers
+slots and what the supervisor knows of the ring's last dead worker, writes answer slots, windows through
+the predictor, and its row. What must stay true: answers
 are published before requests are released, so that a death in between repeats work and loses none;
 nothing but expiry is decided by a clock.
 """
 
 import time
+from typing import NamedTuple
 
 import numpy as np
 
 from engine import limits
 from engine.child import Child
-from engine.contract.names import Status
-from engine.inference.microbatch import PASS, cut, judge, refuse, stamp, tally
+from engine.contract.names import Reason, Status
+from engine.inference.microbatch import EXPIRED, PASS, cut, judge, refuse, stamp, tally
 from engine.inference.predictor import Predictor
 from engine.shared import EGRESS, INGRESS, Count, Phase, Stage
 from fastpath.doorbell import resolve_policy
@@ -28,6 +30,27 @@ def first_position(requests: Ring, answers: Ring) -> int:
         return requests.tail
     last = answers.slots[(answers.head - 1) & answers.mask]
     return max(requests.tail, int(last["request"]) + 1)
+
+
+class Suspicion(NamedTuple):
+    """What a dead worker of this ring had in hand; nothing where nobody died of it."""
+
+    end: int = 0  # position; slots below it are taken one by one
+    version: int = -1  # that is not asked about them
+    poison: int = -1  # position of the slot that killed more than once
+    deaths: int = 0
+
+    @classmethod
+    def of(cls, board: np.void, worker: int) -> "Suspicion":
+        end, model, poison, deaths = (
+            int(board[name][worker]) for name in ("suspect_end", "suspect_model", "poison", "poison_deaths")
+        )
+        return cls(end, model - 1, poison - 1, deaths)
+
+    @property
+    def verdict(self) -> int:
+        """On the poisoned slot: it enters its window like an expired one, unless that is what kills."""
+        return EXPIRED if self.deaths <= 2 else PASS
 
 
 def serve(child: Child, predictor: Predictor, worker: int) -> int:
@@ -47,9 +70,13 @@ def serve(child: Child, predictor: Predictor, worker: int) -> int:
     statuses = np.zeros(len(Status) + 1, np.int64)
 
     position = first_position(requests, answers)
-    counters[Count.REPEATED] += requests.head - position if row["hand_end"] else 0
+    board = shared.supervisor[0]
+    counters[Count.REPEATED] += max(0, int(board["hand_end"][worker]) - position)
+    suspicion = Suspicion.of(board, worker)
     requests.release(position)
     child.log.info("waits by %s; goes on at %d", policy, position)
+    if position < suspicion.end:
+        child.log.warning("a worker died of slots %d to %d: one by one now", position, suspicion.end - 1)
     pulsed_ns = 0
     while True:
         now_ns = time.monotonic_ns()
@@ -68,7 +95,7 @@ def serve(child: Child, predictor: Predictor, worker: int) -> int:
         count = cut(
             requests.slots,
             position,
-            min(available, room, settings.engine.max_batch),
+            1 if position < suspicion.end else min(available, room, settings.engine.max_batch),
             limits.STEPS_SPARE,
             keys_seen,
             steps_taken,
@@ -76,6 +103,9 @@ def serve(child: Child, predictor: Predictor, worker: int) -> int:
         row["hand_first"], row["hand_end"] = position, position + count
         taken_ns = time.monotonic_ns()
         judge(requests.slots, position, count, taken_ns, verdicts)
+        if position == suspicion.poison:
+            verdicts[0] = suspicion.verdict if verdicts[0] != PASS else PASS
+        predictor.spare(suspicion.version if position < suspicion.end else -1)
         first = answers.claim(count)
         try:
             predictor.predict(requests.slots, position, count, verdicts, shared.windows, answers.slots, first, taken_ns)
@@ -83,7 +113,11 @@ def serve(child: Child, predictor: Predictor, worker: int) -> int:
             child.log.exception("slots %d to %d could not be answered", position, position + count - 1)
             verdicts[:count] = PASS
             predictor.predict(requests.slots, position, count, verdicts, shared.windows, answers.slots, first, taken_ns)
-            refuse(answers.slots, first, count)
+            refuse(answers.slots, first, count, int(Reason.INTERNAL))
+        if position == suspicion.poison:
+            child.log.error("slot %d killed %d workers: it is answered poison", position, suspicion.deaths)
+            refuse(answers.slots, first, 1, int(Reason.POISON))
+            counters[Count.POISONED] += 1
         answered_ns = time.monotonic_ns()
         stamp(answers.slots, first, count, answered_ns, (answered_ns - taken_ns) / 1e6)
         answers.publish(first + count)

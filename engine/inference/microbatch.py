@@ -11,7 +11,7 @@ from engine.inference.jit import kernel
 
 PASS, PREDICT, EXPIRED = 0, 1, 2  # verdicts on a slot
 VECTOR = int(Kind.VECTOR)
-REJECTED, INTERNAL = int(Status.REJECTED), int(Reason.INTERNAL)
+REJECTED = int(Status.REJECTED)
 
 
 @kernel
@@ -64,13 +64,13 @@ def stamp(answers, first, count, answered_ns, inference_ms):
 
 
 @kernel
-def refuse(answers, first, count):
-    """Answers `internal` for every vector that has no reason of its own."""
+def refuse(answers, first, count, reason):
+    """Answers REJECTED with this reason for every vector that has none of its own."""
     mask = len(answers) - 1
     for index in range(count):
         slot = answers[(first + index) & mask]
         if slot.kind == VECTOR and slot.reason == 0:
-            slot.status, slot.reason = REJECTED, INTERNAL
+            slot.status, slot.reason = REJECTED, reason
 
 
 @kernel
@@ -89,5 +89,5 @@ def warm(requests: np.ndarray, answers: np.ndarray) -> None:
     cut(requests, 0, 1, 15, np.zeros(1, np.uint32), np.zeros(1, np.int64))
     judge(requests, 0, 1, 0, np.zeros(1, np.uint8))
     stamp(answers, 0, 1, 0, 0.0)
-    refuse(answers, 0, 1)
+    refuse(answers, 0, 1, int(Reason.INTERNAL))
     tally(answers, 0, 1, np.zeros(8, np.int64))

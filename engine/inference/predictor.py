@@ -27,7 +27,7 @@ from engine.inference.models.stacker import StackerModel
 from engine.inference.models.trees import DirectionModel
 from engine.inference.windows import enter
 from engine.registry.manifest import Kind, Manifest, read_manifest
-from engine.shared import Phase
+from engine.shared import Breaker, Phase
 from engine.tenancy.tiers import BASELINE, VOTE, Role
 from fastpath import layout
 
@@ -216,6 +216,10 @@ class Predictor:
             self._batch, self._output, self._book, self._extras,
         )  # fmt: skip
 
+    def spare(self, version: int) -> None:
+        """From here on this version is not asked, -1: each is; a worker died in it over these very slots."""
+        self._breakers.spared = version
+
     def _view(self, requests: np.ndarray, answers: np.ndarray, windows: np.ndarray) -> None:
         """The rings as kernels see them; made once, because a worker has one of each."""
         self._requests, self._answers, self._windows = requests, answers, windows
@@ -259,7 +263,9 @@ class Predictor:
             if model is None or not waiting:
                 continue
             able = [i for i in waiting if depth[i] >= model.manifest.closed_minutes]
-            if not able or not self._breakers.allow(row):
+            able = self._not_barred(row, group.role, able)
+            able = able[: self._breakers.allow(row, len(able))] if able else able
+            if not able:
                 continue
             if answered := self._try(row, model, able):
                 output.version[answered, group.role] = row
@@ -269,6 +275,13 @@ class Predictor:
             output.version[waiting, group.role] = self._book.baseline
             output.who[waiting, group.role] = NOBODY
 
+    def _not_barred(self, row: int, role: int, slots: list[int]) -> list[int]:
+        """Without those whose company does better without its own model."""
+        if not self.versions["own"][row]:
+            return slots
+        plan, skill = self._batch.plan, self.plans["skill"]
+        return [i for i in slots if skill[plan[i], role] != Breaker.OPEN]
+
     def _try(self, row: int, model: Model, slots: list[int]) -> list[int]:
         """The slots that the model answered. Where it failed, each is asked alone, so that one cannot spoil another."""
         if self._runs(row, model, slots):
@@ -276,23 +289,27 @@ class Predictor:
         return [i for i in slots if self._runs(row, model, [i])] if len(slots) > 1 else []
 
     def _runs(self, row: int, model: Model, slots: list[int]) -> bool:
-        self._in_hand(row + 1, Phase.IN_MODEL)
+        began_ns, began_cpu_ns = self._in_hand(row + 1, Phase.IN_MODEL), self._breakers.began(row)
+        sound = True
         try:
             model.run(slots, self._batch, self._output, self._extras.importance)
             sound = model.sound(slots, self._output)
             fault = "" if sound else "it gave numbers that are not finite, or chances outside of 0 to 1"
         except Exception as error:
             fault = f"it raised {type(error).__name__}: {error}"
+        self._breakers.ended(row, len(slots), time.monotonic_ns() - began_ns, began_cpu_ns)
         if not fault:
             self._breakers.succeeded(row)
             return True
-        times = self._breakers.failed(row)
+        times = self._breakers.failed(row, unsound=not sound)
         if times & (times - 1) == 0:  # the 1st, 2nd, 4th, 8th ...
             log.error("model %s failed, the %d. time; its fallback answers: %s", model.manifest.name, times, fault)
         return False
 
-    def _in_hand(self, model: int, phase: Phase) -> None:
-        """For the supervisor: what would have been to blame."""
+    def _in_hand(self, model: int, phase: Phase) -> int:
+        """For the supervisor: what would have been to blame, and since when (CLOCK_MONOTONIC)."""
+        now_ns = time.monotonic_ns()
         self.child["hand_model"] = model
+        self.child["phase_ns"] = now_ns
         self.child["phase"] = phase
-        self.child["phase_ns"] = time.monotonic_ns()
+        return now_ns

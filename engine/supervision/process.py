@@ -27,7 +27,7 @@ TRANSITIONS = {
     (Life.DYING, Life.ABSENT),
     (Life.ABSENT, Life.SPENT),
 }
-KEPT = ("counters", "failures", "successes")  # what of a row outlives its process
+KEPT = ("counters", "failures", "successes", "unsound", "slow")  # what of a row outlives its process
 WATCHED_SHARE = 5  # from a fifth of its limit on, what a silent process waits for a processor is watched
 PULSE_LIMITS_MS = {
     Phase.LOADING: limits.LOADING_LIMIT_MS,
@@ -75,6 +75,9 @@ class Process:
         """The status of a process that ended and was reaped just now or before, None while it runs."""
         return None if self.handle is None else self.handle.poll()
 
+    def is_to_blame(self, status: int) -> bool:
+        return is_self_inflicted(status, self.killed_as_stuck)
+
     def buried(self, status: int, now_ns: int) -> None:
         """After reaping: clears what the process said of itself, and decides whether it comes again."""
         how = signal.Signals(-status).name if status < 0 else f"status {status}"
@@ -86,7 +89,7 @@ class Process:
             if name not in KEPT:
                 self.row[name] = 0
         self._become(Life.ABSENT)
-        if is_self_inflicted(status, self.killed_as_stuck) and not self.budget.spend(now_ns / 1e9, lived_s):
+        if self.is_to_blame(status) and not self.budget.spend(now_ns / 1e9, lived_s):
             self._become(Life.SPENT)
             self.log.error(
                 "%s died %d times soon after its start; it is not started again", self.seat.name, limits.RESTART_BUDGET
@@ -101,6 +104,8 @@ class Process:
         phase = Phase.LOADING if loading else Phase(int(self.row["phase"]))
         limit_ms = PULSE_LIMITS_MS[phase]
         since_ns = self.started_ns if loading else pulse_ns
+        if phase == Phase.IN_MODEL:
+            since_ns = max(pulse_ns, int(self.row["phase_ns"]))  # each model has its own time
         silent_ms = (now_ns - since_ns) // 1_000_000
         if WATCHED_SHARE * silent_ms < limit_ms:
             self._waited_from_ns = -1

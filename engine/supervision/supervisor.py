@@ -29,6 +29,7 @@ from engine.shared import BELLS, Engine, Life, Shared, regions, ring_bell
 from engine.supervision.breakers import Breakers
 from engine.supervision.process import Process
 from engine.supervision.roles import cast
+from engine.supervision.suspects import remember
 from fastpath import arena
 from fastpath.arena import Arena
 
@@ -182,7 +183,7 @@ class Supervisor:
         for process in self.processes:
             died = process.poll()
             if died is not None:
-                self._vacate(process)
+                self._vacate(process, died, now_ns)
                 process.buried(died, now_ns)
                 if process.life == Life.ABSENT:
                     self._start(process)
@@ -200,10 +201,16 @@ class Supervisor:
             self.board["state"] = Engine.RUNNING
             self.log.info("engine %s is running", self.settings.engine.name)
 
-    def _vacate(self, process: Process) -> None:
+    def _vacate(self, process: Process, status: int, now_ns: int) -> None:
+        """Takes the dead one's ring away, and remembers what it had in hand."""
         for worker, holder in list(self.seats.items()):
             if holder is process:
                 del self.seats[worker]
+                requests, to_blame = self.shared.requests[worker], process.is_to_blame(status)
+                version = remember(self.board, worker, process.row, requests, to_blame)
+                self.breakers.worker_left(worker)
+                if version >= 0:
+                    self.breakers.crashed(version, now_ns / 1e9)
 
     def _seat_workers(self) -> None:
         """Gives each ring without a worker to one that is loaded and warm."""

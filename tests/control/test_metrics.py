@@ -15,7 +15,7 @@ from tests.control.engines import SETTINGS
 
 SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\]|\\.)*",?)*)\})? (\S+)')
 LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"')
-ALLOWED = {"process", "stage", "model", "status", "bus", "le"}
+ALLOWED = {"process", "stage", "model", "status", "cause", "bus", "le"}
 FIXED = {seat.name: seat for seat in (INGRESS, EGRESS, KAFKA, WATCH)}
 SUFFIXES = ("_bucket", "_sum", "_count")
 

@@ -65,8 +65,10 @@ def predictor(loaded: Predictor) -> Iterator[Predictor]:
     models = dict(loaded.models)
     for each in ("breaker", "probe_worker", "probe_number"):
         loaded.versions[each] = 0
-    loaded.child["failures"], loaded.child["successes"] = 0, 0
+    for each in ("failures", "successes", "unsound", "slow"):
+        loaded.child[each] = 0
     loaded._breakers._probes_used.clear()
+    loaded._breakers._watched.clear()
     yield loaded
     loaded.models.clear()
     loaded.models.update(models)

@@ -11,7 +11,9 @@ import pytest
 
 from engine.contract.names import Status, Tier
 from engine.inference.predictor import Predictor
+from engine.shared import Breaker
 from engine.tenancy.plans import FIRST_OWN
+from engine.tenancy.tiers import Role
 from tests.inference.conftest import STORE, answer, make_predictor
 from tests.inference.market import Market, walk, windows
 
@@ -84,6 +86,21 @@ def ids(predictor: Predictor, found: np.void) -> list[str]:
 def chances(number: float) -> np.ndarray:
     logit = BIAS + np.array([0.0, 0.0, PULL * number])
     return np.exp(logit) / np.exp(logit).sum()
+
+
+def test_own_model_that_does_worse_than_nothing_for_its_company_is_not_asked_for_it(own: Predictor) -> None:
+    direction = Role.DIRECTION - 1
+    try:
+        own.plans["skill"][FIRST_OWN, direction] = Breaker.OPEN
+        (found,) = ask(own, [FIRST_OWN], [2.0])
+        assert (found["status"], "xgboost_direction" in ids(own, found)) == (Status.DEGRADED, True)
+        assert "acme_sides" not in ids(own, found)
+        own.plans["skill"][FIRST_OWN, direction] = Breaker.CLOSED
+        own.plans["skill"][FIRST_OWN, Role.PRICE - 1] = Breaker.OPEN  # its price model, if it had one
+        (found,) = ask(own, [FIRST_OWN], [2.0])
+        assert (found["status"], "acme_sides" in ids(own, found)) == (Status.OK, True)
+    finally:
+        own.plans["skill"] = Breaker.CLOSED
 
 
 def test_own_model_answers_its_plan_with_the_companys_own_number_and_nobody_else(own: Predictor) -> None:

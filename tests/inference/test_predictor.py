@@ -292,7 +292,7 @@ def test_open_breaker_costs_no_try(predictor):
     assert ids(predictor, last) == ["baseline", "simple_pattern"]
 
 
-def test_half_open_breaker_lets_one_group_through_for_each_probe_number(predictor):
+def test_half_open_breaker_lets_one_vector_through_for_each_probe_number(predictor):
     row = failing(predictor, "basic_lstm")
     predictor.versions["breaker"][row] = Breaker.HALF_OPEN
     predictor.versions["probe_worker"][row], predictor.versions["probe_number"][row] = 1, 9

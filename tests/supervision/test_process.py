@@ -13,7 +13,7 @@ import pytest
 
 from engine import limits
 from engine.shared import Life, Phase, Shared, worker_seat
-from engine.supervision.process import PULSE_LIMITS_MS, TRANSITIONS, Process
+from engine.supervision.process import KEPT, PULSE_LIMITS_MS, TRANSITIONS, Process
 from engine.supervision.roles import ROLES
 from tests.ingress.stand import arena
 from tests.system.servers import until
@@ -79,7 +79,7 @@ def test_a_row_is_cleared_when_its_process_is_buried_but_for_what_only_grows(pro
     assert process.row["pulse_ns"] == 7  # dead and not buried: nothing is touched yet
     process.buried(status, time.monotonic_ns())
     for name in process.row.dtype.names:
-        kept = name in ("counters", "failures", "successes")
+        kept = name in KEPT
         assert (process.row[name] == (7 if kept else 0)).all(), name
     assert process.life == Life.ABSENT
 

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from engine import limits
 from engine.contract.ml.ml_predictions_pb2 import DEGRADED
 from tests.system.servers import ROOT, EngineProcess, Issuer, free_port, start_nats, until
 from tests.system.test_life import assert_nothing_left, exists
 from tests.system.traffic import MINUTE_NS, Reader, Stream, connected, eventually
 
+WORKER_ROW = limits.FIXED_CHILDREN
 SPENT = "died 5 times soon after its start; it is not started again"
 
 
@@ -123,7 +125,7 @@ def test_a_stopped_worker_is_killed_at_its_limit_and_what_it_had_is_answered(eng
     asyncio.run(answered(bus.url, stream))
     name = serving(engine)
     before = engine.children()
-    row = 3 + int(name.removeprefix("worker-"))
+    row = WORKER_ROW + int(name.removeprefix("worker-"))
     pid = before[f"worker-{row}"]
     os.kill(pid, signal.SIGSTOP)
     stopped_s = time.monotonic()
@@ -137,15 +139,37 @@ def test_a_stopped_worker_is_killed_at_its_limit_and_what_it_had_is_answered(eng
     assert {seat for seat in before if before[seat] != after[seat]} == {f"worker-{row}"}
 
 
+def test_a_worker_that_is_stopped_for_less_than_its_limit_goes_on_where_it_was(engine, bus, issuer):
+    until(lambda: health(engine) == (200, "healthy"), 60, "healthy at first")
+    stream = Stream("resumed", "feed", issuer.token("resumed", "free"))
+    asyncio.run(answered(bus.url, stream))
+    before = engine.children()
+    pid = before[f"worker-{WORKER_ROW + int(serving(engine).removeprefix('worker-'))}"]
+
+    async def stop_and_go_on() -> None:
+        async with connected(bus.url) as (client, reader):
+            os.kill(pid, signal.SIGSTOP)
+            for _ in range(3):
+                stream.event_ns += MINUTE_NS
+                await client.publish(stream.subject, stream.message([stream.vector("EURUSD")]))
+            await client.flush()
+            os.kill(pid, signal.SIGCONT)
+            await eventually(lambda: len(reader.named(stream)) >= 3, 10, "each is answered")
+            assert [answer.envelope.sequence for answer in reader.named(stream)] == [4, 5, 6]
+
+    asyncio.run(stop_and_go_on())
+    assert engine.children() == before
+
+
 def test_a_process_that_dies_on_every_start_is_given_up_and_the_others_go_on(folder, issuer, nats_url):
     """The spare, killed by a fault of its own each time; the worker beside it goes on answering."""
     with EngineProcess(folder, issuer, nats_url) as engine:
         engine.wait_ready()
         stream = Stream("spent", "feed", issuer.token("spent", "free"))
         asyncio.run(answered(nats_url, stream))
-        seat = "worker-4" if serving(engine) == "worker-0" else "worker-3"
+        seat = f"worker-{WORKER_ROW + (serving(engine) == 'worker-0')}"  # the other one
         others = {name: pid for name, pid in engine.children().items() if name != seat}
-        name = f"worker-{int(seat.removeprefix('worker-')) - 3}"
+        name = f"worker-{int(seat.removeprefix('worker-')) - WORKER_ROW}"
         killed: set[int] = set()
 
         def spent() -> bool:

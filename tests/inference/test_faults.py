@@ -1,0 +1,123 @@
+"""What a worker counts of its models for their breakers, and whom it asks while one is suspect."""
+
+import time
+
+import numpy as np
+import pytest
+
+from engine import limits
+from engine.contract.names import Status, Tier
+from engine.inference.fallbacks import Breakers
+from engine.inference.predictor import Predictor
+from engine.shared import Breaker
+from fastpath import layout
+from tests.inference.conftest import answer
+from tests.inference.market import Market, walk, windows
+from tests.inference.test_predictor import Broken, failing
+
+KEYS = 6
+BUDGET_NS = limits.VECTOR_BUDGET_US * 1000
+
+
+def ask(predictor: Predictor, keys: int = KEYS) -> np.ndarray:
+    """One warm vector of each key, all in one microbatch."""
+    market = Market(tier=Tier.FREE)
+    for key in range(keys):
+        market.minute(key, 0, 1.5, history=walk(np.random.default_rng(key), layout.history_max))
+    return answer(predictor, market.slots(), keys, windows(keys))[:keys]
+
+
+def counts(predictor: Predictor, row: int) -> dict[str, int]:
+    return {
+        each: int(predictor.child[each][0][row])
+        for each in ("successes", "failures", "unsound", "slow")
+        if predictor.child[each][0][row]
+    }
+
+
+def burn(duration_ns: int) -> None:
+    until_ns = time.thread_time_ns() + duration_ns
+    while time.thread_time_ns() < until_ns:
+        pass
+
+
+@pytest.fixture
+def lstm(predictor: Predictor) -> int:
+    return failing(predictor, "basic_lstm")
+
+
+def slowed(predictor: Predictor, row: int, wait) -> None:
+    whole = predictor.models[row]
+
+    def run(slots, output) -> None:
+        whole.run(slots, predictor._batch, output, predictor._extras.importance)
+        wait()
+
+    predictor.models[row] = Broken(whole, run)
+
+
+def test_errors_and_unusable_numbers_are_counted_apart(predictor: Predictor, lstm: int) -> None:
+    whole = predictor.models[lstm]
+    predictor.models[lstm] = Broken(whole, lambda slots, output: 1 / 0)
+    ask(predictor, 1)
+    assert counts(predictor, lstm) == {"failures": 1}
+    predictor.models[lstm] = Broken(whole, lambda slots, output: output.move.fill(np.nan))
+    ask(predictor, 1)
+    assert counts(predictor, lstm) == {"failures": 2, "unsound": 1}
+
+
+def test_a_model_over_its_budget_is_counted_slow_from_its_second_run_on(predictor: Predictor, lstm: int) -> None:
+    slowed(predictor, lstm, lambda: burn(2 * BUDGET_NS))
+    for _ in range(4):
+        assert ask(predictor, 1)["status"].tolist() == [Status.OK]
+    assert counts(predictor, lstm) == {"successes": 4, "slow": 3}
+
+
+def test_the_budget_is_of_one_vector(predictor: Predictor, lstm: int) -> None:
+    slowed(predictor, lstm, lambda: burn(2 * BUDGET_NS))
+    for _ in range(4):
+        ask(predictor)
+    assert counts(predictor, lstm) == {"successes": 4}
+
+
+def test_waiting_is_no_slowness(predictor: Predictor, lstm: int) -> None:
+    slowed(predictor, lstm, lambda: time.sleep(3 * BUDGET_NS / 1e9))
+    for _ in range(10):
+        ask(predictor, 1)
+    assert counts(predictor, lstm) == {"successes": 10}
+
+
+def test_processor_time_is_looked_at_for_a_while_after_a_long_run_alone() -> None:
+    breakers = Breakers(np.zeros(4, layout.version_row_dtype), np.zeros(1, layout.child_row_dtype))
+    assert breakers.began(2) == -1
+    breakers.ended(2, 1, BUDGET_NS + 1, -1)
+    for _ in range(limits.WATCHED_RUNS):
+        began = breakers.began(2)
+        assert began >= 0
+        breakers.ended(2, 1, BUDGET_NS, began)
+    assert breakers.began(2) == -1
+    assert breakers.began(1) == -1
+
+
+def test_a_probe_is_one_vector_and_the_others_fall_back(predictor: Predictor, lstm: int) -> None:
+    predictor.versions["breaker"][lstm] = Breaker.HALF_OPEN
+    predictor.versions["probe_number"][lstm] = 7
+    predictor.models[lstm] = spy = Broken(predictor.models[lstm], lambda slots, output: 1 / 0)
+    assert ask(predictor)["status"].tolist() == [Status.DEGRADED] * KEYS
+    assert (spy.tried, counts(predictor, lstm)) == (1, {"failures": 1})
+    predictor.models[lstm] = spy = Broken(spy, lambda slots, output: output.move.fill(0.0) or output.rise.fill(0.5))
+    predictor.versions["probe_number"][lstm] = 8
+    assert ask(predictor)["status"].tolist() == [Status.OK] + [Status.DEGRADED] * (KEYS - 1)
+    assert spy.tried == 1
+
+
+def test_a_spared_model_is_not_asked_and_the_others_are(predictor: Predictor, lstm: int) -> None:
+    predictor.models[lstm] = spy = Broken(predictor.models[lstm], lambda slots, output: 1 / 0)
+    expected = ask(predictor, 1)
+    assert spy.tried == 1
+    predictor.spare(lstm)
+    assert ask(predictor, 1)["price"].tolist() == expected["price"].tolist()
+    assert spy.tried == 1
+    predictor.spare(-1)
+    ask(predictor, 1)
+    assert spy.tried == 2
