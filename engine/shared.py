@@ -121,6 +121,12 @@ class Count(IntEnum):
     OUTBOX_BYTES = 33  # a gauge
     OUTBOX_DROPPED = 34
     UNREAD = 35  # answers for a company that nobody read for, on a host without NATS
+    TAPE_INPUTS = 50  # on the tape with all that is known of them
+    TAPE_BYTES = 51
+    TAPE_HOLES = 52
+    TAPE_LOST = 53  # inputs that are in a hole
+    TAPE_FAILURES = 54  # of writing
+    TAPE_DUMPS = 55  # of the flight recorder
 
 
 class Stage(IntEnum):
@@ -174,6 +180,8 @@ def regions(settings: Settings, workers: int) -> list[Region]:
     | answers.k | worker k; tail: egress | egress |
     | verdicts | egress | ingress |
     | rejections | ingress; tail: egress | egress |
+
+    The watch reads all but `bells`, `histograms` and `rejections`, from beside.
     """
     slots = settings.engine.requests_slots
     keys = settings.limits.keys_total

@@ -13,14 +13,14 @@ from engine.control.exposition import Labels, family, histogram
 from engine.control.processes import Cost, life, seats, worker_seats
 from engine.control.samples import Rates
 from engine.settings import Settings
-from engine.shared import EGRESS, INGRESS, Breaker, Count, Engine, Life, Seat, Shared, Stage
+from engine.shared import EGRESS, INGRESS, WATCH, Breaker, Count, Engine, Life, Seat, Shared, Stage
 from engine.tenancy.tiers import BASELINE, VOTE
 
 
 class Metric(NamedTuple):
     """How a counter of a child row is shown. `kind` gauge: the name goes without `_total`."""
 
-    owner: str  # ingress | worker | egress
+    owner: str  # ingress | worker | egress | watch
     kind: str
     text: str
 
@@ -62,6 +62,12 @@ METRICS: dict[Count, Metric] = {
     Count.OUTBOX_BYTES: Metric("egress", "gauge", "Bytes kept for a bus that is away."),
     Count.OUTBOX_DROPPED: Metric("egress", "counter", "Answers dropped from a full outbox."),
     Count.UNREAD: Metric("egress", "counter", "Answers of a company that nobody read for, on a host without NATS."),
+    Count.TAPE_INPUTS: Metric("watch", "counter", "Inputs recorded with their answers."),
+    Count.TAPE_BYTES: Metric("watch", "counter", "Bytes recorded."),
+    Count.TAPE_HOLES: Metric("watch", "counter", "Holes in the tape: the watch was too slow, or could not write."),
+    Count.TAPE_LOST: Metric("watch", "counter", "Inputs that are missing from the tape."),
+    Count.TAPE_FAILURES: Metric("watch", "counter", "Writes to the tape that failed."),
+    Count.TAPE_DUMPS: Metric("watch", "counter", "Times that the flight recorder was written to disk."),
 }
 
 STAGES: dict[Stage, str] = {
@@ -230,5 +236,5 @@ def _host(shared: Shared, costs: dict[str, Cost], rates: Rates, cores: float) ->
 def _of_owner(shared: Shared, owner: str) -> list[Seat]:
     """Children of a role; workers that were never started are left out."""
     if owner != "worker":
-        return [{"ingress": INGRESS, "egress": EGRESS}[owner]]
+        return [{"ingress": INGRESS, "egress": EGRESS, "watch": WATCH}[owner]]
     return [seat for seat in worker_seats(shared) if shared.supervisor[0]["starts"][seat.row]]

@@ -75,8 +75,11 @@ class Process:
         """The status of a process that ended and was reaped just now or before, None while it runs."""
         return None if self.handle is None else self.handle.poll()
 
-    def buried(self, status: int, now_ns: int) -> None:
-        """After reaping: clears what the process said of itself, and decides whether it comes again."""
+    def buried(self, status: int, now_ns: int) -> bool:
+        """After reaping: clears what the process said of itself, and decides whether it comes again.
+
+        Whether it died of itself.
+        """
         how = signal.Signals(-status).name if status < 0 else f"status {status}"
         lived_s = (now_ns - self.started_ns) / 1e9
         self.log.warning("%s ended with %s after %.1f s", self.seat.name, how, lived_s)
@@ -86,11 +89,13 @@ class Process:
             if name not in KEPT:
                 self.row[name] = 0
         self._become(Life.ABSENT)
-        if is_self_inflicted(status, self.killed_as_stuck) and not self.budget.spend(now_ns / 1e9, lived_s):
+        own = is_self_inflicted(status, self.killed_as_stuck)
+        if own and not self.budget.spend(now_ns / 1e9, lived_s):
             self._become(Life.SPENT)
             self.log.error(
                 "%s died %d times soon after its start; it is not started again", self.seat.name, limits.RESTART_BUDGET
             )
+        return own
 
     def is_stuck(self, now_ns: int) -> str:
         """Why it is to be killed, empty where it is well."""
@@ -130,6 +135,11 @@ class Process:
 
     def order_end(self) -> None:
         self.row["order"] = 1
+
+    def keep_record(self) -> None:
+        """To the watch: the flight recorder is to be written out."""
+        if self.life == Life.READY:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGUSR1)
 
     def kill(self) -> None:
         """For the engine's end; `reap` follows."""

@@ -7,7 +7,7 @@ it to start children, a child to find its own module, so that no stage is import
 import signal
 from typing import NamedTuple
 
-from engine.shared import CONTROL, EGRESS, INGRESS, Seat, worker_seat
+from engine.shared import CONTROL, EGRESS, INGRESS, WATCH, Seat, worker_seat
 
 
 class Role(NamedTuple):
@@ -18,7 +18,7 @@ class Role(NamedTuple):
     module
         Has `run(child) -> int`.
     orphan_signal
-        Sent by the kernel when the supervisor dies. Owners of socket files get the chance to remove them.
+        Sent by the kernel when the supervisor dies. Owners of files get the chance to leave them in order.
     """
 
     name: str
@@ -30,6 +30,7 @@ ROLES = {
     "ingress": Role("ingress", "engine.ingress.main", signal.SIGTERM),
     "egress": Role("egress", "engine.egress.main", signal.SIGTERM),
     "control": Role("control", "engine.control.main", signal.SIGKILL),
+    "watch": Role("watch", "engine.watch.main", signal.SIGTERM),
     "worker": Role("worker", "engine.inference.main", signal.SIGKILL),
 }
 
@@ -37,4 +38,5 @@ ROLES = {
 def cast(workers: int, standby: bool) -> list[tuple[Role, Seat]]:
     """Who takes part: one of each fixed role, a process for each worker, one warm spare."""
     fixed = [(ROLES["ingress"], INGRESS), (ROLES["egress"], EGRESS), (ROLES["control"], CONTROL)]
+    fixed.append((ROLES["watch"], WATCH))
     return fixed + [(ROLES["worker"], worker_seat(number)) for number in range(workers + standby)]

@@ -64,6 +64,7 @@ class Supervisor:
         self.workers = workers
         self.log = log
         self.signals = 0
+        self.record_asked = False
         self.seats: dict[int, Process] = {}  # worker index -> who serves its ring
         self.processes: list[Process] = []
         self._drain_until_s = 0.0
@@ -90,6 +91,7 @@ class Supervisor:
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signalled)
+        signal.signal(signal.SIGUSR1, self._ask_for_record)
         self.manifest_fd = self._write_manifest()
         self.processes = [
             Process(role, seat, self.shared, self.log) for role, seat in cast(self.workers, settings.engine.standby)
@@ -135,6 +137,9 @@ class Supervisor:
 
     def _signalled(self, *_: object) -> None:
         self.signals += 1
+
+    def _ask_for_record(self, *_: object) -> None:
+        self.record_asked = True
 
     def _wait(self, timeout_ms: int) -> None:
         if self.poll.poll(timeout_ms):
@@ -182,7 +187,8 @@ class Supervisor:
             died = process.poll()
             if died is not None:
                 self._vacate(process)
-                process.buried(died, now_ns)
+                if process.buried(died, now_ns) and process.role.name == "worker":
+                    self.record_asked = True
                 if process.life == Life.ABSENT:
                     self._start(process)
             elif pulses_count and (why := process.is_stuck(now_ns)):
@@ -191,6 +197,11 @@ class Supervisor:
             process.notice_ready()
             self.board["lives"][process.seat.row] = process.life
         self._seat_workers()
+        if self.record_asked:
+            self.record_asked = False
+            for process in self.processes:
+                if process.role.name == "watch":
+                    process.keep_record()
         if (
             self.board["state"] == Engine.STARTING
             and all(process.life == Life.READY for process in self.processes if process.role.name != "worker")
