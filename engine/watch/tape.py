@@ -18,6 +18,7 @@ import numpy as np
 import orjson
 
 from engine.errors import TapeError
+from engine.records import LENGTHS
 from fastpath import layout
 from fastpath.arena import LAYOUT_VERSION
 
@@ -181,3 +182,20 @@ def unpack_answer(body: bytes) -> tuple[int, np.ndarray]:
     slots = np.zeros(len(raw), layout.answer_slot_dtype)
     slots.view(np.uint8).reshape(len(raw), -1)[:, :ANSWER_BYTES] = raw
     return struct.unpack("<Q", body[:8])[0], slots
+
+
+def name_of_record(record: bytes) -> tuple[tuple[str, str], int]:
+    """((company, stream), Unix time at which it was received) of a record of `inputs`."""
+    head = np.frombuffer(record, layout.input_record_dtype, 1)[0]
+    at = layout.input_record_dtype.itemsize + int(head["decisions"]) * layout.vector_decision_dtype.itemsize
+    middle = at + int(head["company_bytes"])
+    stream = record[middle : middle + int(head["stream_bytes"])]
+    return (record[at:middle].decode(), stream.decode()), int(head["received_unix_ns"])
+
+
+def raw_of_record(record: bytes) -> bytes:
+    """The message in a record of `inputs`, less its token."""
+    head = np.frombuffer(record, layout.input_record_dtype, 1)[0]
+    at = layout.input_record_dtype.itemsize + int(head["decisions"]) * layout.vector_decision_dtype.itemsize
+    at += sum(int(head[name]) for name in LENGTHS)
+    return record[at : at + int(head["raw_bytes"])]
