@@ -38,7 +38,8 @@ def run(child: Child) -> int:
         try:
             folder.open()
             recording.open(*last_settled(folder.path, epoch, child.log))
-        except OSError:  # told, and tried again, when its first segment is begun
+        except OSError as error:
+            child.log.error("the tape cannot be written: %s; predictions go on, and it is tried again", error)
             recording.open()
     elif settings.recorder_mb:
         recorder = Memory(settings)

@@ -27,6 +27,7 @@ CHUNK_BYTES = 4 << 20  # more than a record, and what is copied of `inputs` at a
 CHUNK_SLOTS = 256
 COPIES = 3  # tries to copy the windows before keys went on too far
 RETRY_S = 5.0  # after a write failed
+AGAIN_S = 1.0  # after the windows could not be copied
 VERSION = "0.1.0"
 
 
@@ -52,12 +53,13 @@ class Recording:
         self.counters = counters
         self.log = log
         self.pending: OrderedDict[int, Pending] = OrderedDict()
-        self.written = 0  # all up to this position is settled, and in the sink or in a hole
+        self.written = -1  # all up to this position is settled, and in the sink or in a hole; -1: nothing was seen
         self.settled = 0
         self.number = 1
         self.is_open = False  # a segment takes frames
-        self._whole = True  # nothing was missed since the segment began
-        self._retry_s = 0.0
+        self._adrift = True  # something was missed, and how much the next input tells
+        self._whole = True  # replay can begin at the segment
+        self._retry_s = 0.0  # when one that is not whole, or not open, is followed by the next
         self._told = ""
         self._bytes = self._state_bytes = 0  # of the segment: behind its state, and of that
         self._buffer = bytearray()
@@ -71,12 +73,9 @@ class Recording:
         self.number = number
         self._begin_at_tails()
         if settled is not None and len(settled.answers) == self.shared.workers:
+            self._adrift = False
             self.written = self.settled = settled.position
             self._cursor, self._cursors = settled.inputs, list(settled.answers)
-        else:
-            applied = int(self.shared.ingress[0]["applied"])
-            self._take_inputs()
-            self.written = self.settled = next(iter(self.pending), applied + 1) - 1
         self.look()
 
     def look(self) -> bool:
@@ -85,11 +84,12 @@ class Recording:
         before = self._cursor, self._cursors.copy(), self.settled
         if not self._take_inputs() or not all(self._take_answers(k, head) for k, head in enumerate(heads)):
             self.log.warning("the watch was too slow: what it had not read was overwritten; a hole is written")
-            self._whole = False
-            self._begin_at_tails()
+            self._missed()
+        if not self.is_open and self._is_due():  # before anything is settled that would be in no segment
+            self._begin_segment()
         self._settle()
         self._flush()
-        if self._is_due():
+        if self.is_open and self._is_due():
             self._begin_segment()
         return before != (self._cursor, self._cursors, self.settled)
 
@@ -104,11 +104,18 @@ class Recording:
     def _begin_at_tails(self) -> None:
         """Forgets what is not settled, and goes on at the oldest input that is not done."""
         self.pending.clear()
+        self._adrift = True
         self._cursors = [ring.tail for ring in self.shared.answers]
         self._cursor = self.shared.inputs.tail
         self._last_request = [-1] * self.shared.workers
         for parts in self._parts:
             parts.clear()
+
+    def _missed(self) -> None:
+        """What comes next is behind a hole, so it belongs to another segment, with a state of then."""
+        self.close()
+        self.is_open, self._retry_s = False, 0.0
+        self._begin_at_tails()
 
     def _take_inputs(self) -> bool:
         """Every published record. False: some were overwritten."""
@@ -131,6 +138,9 @@ class Recording:
         return True
 
     def _take_input(self, position: int, record: bytes, at: int) -> None:
+        if self._adrift:
+            self._adrift, self.settled = False, position - 1
+            self.written = self.settled if self.written < 0 else self.written
         if position <= self.settled:
             return
         worker = int(np.frombuffer(record, layout.input_record_dtype, 1)["worker"][0])
@@ -229,22 +239,25 @@ class Recording:
             self.log.error("the tape cannot be written: %s; predictions go on, and it is tried again", error)
 
     def _is_due(self) -> bool:
-        if not self.is_open:
+        if self._adrift:
+            return False
+        if not self.is_open or not self._whole:
             return time.monotonic() >= self._retry_s
-        return not self._whole or self._bytes >= max(self.sink.segment_bytes, self._state_bytes)
+        return self._bytes >= max(self.sink.segment_bytes, self._state_bytes)
 
     def _begin_segment(self) -> None:
         """The next segment: where it begins, the state of then, and what is not settled yet."""
         steps, windows = state.Steps(self.shared), []
         for _ in range(COPIES):
-            self._catch_up()
+            if not self._take_inputs():  # what came until now still belongs to the segment before
+                self._missed()
+                return
+            self._flush()
             steps.before(each.record for each in self.pending.values())
             windows = state.copy_windows(self.shared)
             if not (too_far := steps.too_far()):
                 break
             steps = state.Steps(self.shared)
-        else:
-            self.log.warning("%d keys went on while their windows were copied; replay cannot begin here", too_far)
         first = next(iter(self.pending), self.settled + 1)
         lost = first - self.written - 1
         try:
@@ -263,19 +276,16 @@ class Recording:
             return
         if self._told:
             self.log.info("the tape is written again; %d inputs are missing", lost)
-        self.is_open, self._whole, self._told, self._bytes = True, True, "", 0
+        if too_far:
+            self.log.info("%d keys went on while their windows were copied; copied again soon", too_far)
+            self._retry_s = time.monotonic() + AGAIN_S
+        self.is_open, self._whole, self._told, self._bytes = True, not too_far, "", 0
         if lost:
             self.counters[Count.TAPE_HOLES] += 1
             self.counters[Count.TAPE_LOST] += lost
         self.written = self.settled = first - 1
         self._state_bytes = sum(map(len, opening))
         self._buffer += frame(Part.SETTLED, self._settled().pack())
-        self._flush()
-
-    def _catch_up(self) -> None:
-        """What came until now still belongs to the segment before."""
-        if not self._take_inputs():
-            self._begin_at_tails()
         self._flush()
 
     def _opening(self, first: int, lost: int, whole: bool) -> bytes:
