@@ -123,7 +123,7 @@ class Count(IntEnum):
     UNREAD = 35  # answers for a company that nobody read for, on a host without NATS
     TAPE_INPUTS = 50  # on the tape with all that is known of them
     TAPE_BYTES = 51
-    TAPE_HOLES = 52
+    TAPE_STUCK = 52  # a gauge: 1 while it cannot be written
     TAPE_LOST = 53  # inputs that are in a hole
     TAPE_FAILURES = 54  # of writing
     TAPE_DUMPS = 55  # of the flight recorder

@@ -64,8 +64,8 @@ METRICS: dict[Count, Metric] = {
     Count.UNREAD: Metric("egress", "counter", "Answers of a company that nobody read for, on a host without NATS."),
     Count.TAPE_INPUTS: Metric("watch", "counter", "Inputs recorded with their answers."),
     Count.TAPE_BYTES: Metric("watch", "counter", "Bytes recorded."),
-    Count.TAPE_HOLES: Metric("watch", "counter", "Holes in the tape: the watch was too slow, or could not write."),
-    Count.TAPE_LOST: Metric("watch", "counter", "Inputs that are missing from the tape."),
+    Count.TAPE_STUCK: Metric("watch", "gauge", "1 while the tape cannot be written."),
+    Count.TAPE_LOST: Metric("watch", "counter", "Inputs that are in a hole of the tape."),
     Count.TAPE_FAILURES: Metric("watch", "counter", "Writes to the tape that failed."),
     Count.TAPE_DUMPS: Metric("watch", "counter", "Times that the flight recorder was written to disk."),
 }

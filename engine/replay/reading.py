@@ -133,7 +133,7 @@ class Tape:
             reader = Reader(path)
             try:
                 for frame in reader:
-                    if frame.part == Part.HOLE or (frame.part == Part.HEAD and head["first"] > state.newest + 1):
+                    if frame.part == Part.HEAD and head["first"] > state.newest + 1:
                         yield from state.rest()
                         self._hole(path, state, int(head["first"]) - state.newest - 1)
                         state.newest, state.begin = head["first"] - 1, self._begin(path, head)
@@ -142,7 +142,7 @@ class Tape:
                         state.begin.tables[name] = rows
                     elif state.begin is not None and frame.part == Part.WINDOW:
                         state.begin.windows.append(tape.unpack_window(frame.body))
-                    elif frame.part not in (Part.HEAD, Part.TABLE, Part.WINDOW):
+                    elif frame.part not in (Part.HEAD, Part.HOLE, Part.TABLE, Part.WINDOW):
                         if state.begin is not None:
                             yield state.begin
                             state.begin = None

@@ -234,6 +234,7 @@ class Recording:
         self.is_open = False
         self._retry_s = time.monotonic() + RETRY_S
         self.counters[Count.TAPE_FAILURES] += 1
+        self.counters[Count.TAPE_STUCK] = 1
         if str(error) != self._told:
             self._told = str(error)
             self.log.error("the tape cannot be written: %s; predictions go on, and it is tried again", error)
@@ -280,9 +281,8 @@ class Recording:
             self.log.info("%d keys went on while their windows were copied; copied again soon", too_far)
             self._retry_s = time.monotonic() + AGAIN_S
         self.is_open, self._whole, self._told, self._bytes = True, not too_far, "", 0
-        if lost:
-            self.counters[Count.TAPE_HOLES] += 1
-            self.counters[Count.TAPE_LOST] += lost
+        self.counters[Count.TAPE_LOST] += lost
+        self.counters[Count.TAPE_STUCK] = 0
         self.written = self.settled = first - 1
         self._state_bytes = sum(map(len, opening))
         self._buffer += frame(Part.SETTLED, self._settled().pack())

@@ -50,7 +50,7 @@ class Part(IntEnum):
     EXPIRED = 6  # position: egress sent it as EXPIRED
     UNKNOWN = 7  # position: its answer, or what egress made of it, was not seen in time
     SETTLED = 8  # a `Settled`: what is known up to here
-    HOLE = 9  # inputs that are missing from here on, 0: it is not known how many
+    HOLE = 9  # how many inputs are missing before the segment, for people; readers see it by the positions
     END = 10  # the segment was ended on purpose
 
 

@@ -69,7 +69,7 @@ def test_a_watch_that_was_lapped_tells_a_hole_and_goes_on(watched: Watched) -> N
     heads = [read_head(path) for path in segments(watched.folder)]
     assert [head["first"] for head in heads] == [1, 20 + 2 * held + 1]
     assert watched.positions(Part.HOLE) == [2 * held]
-    assert (watched.count(Count.TAPE_HOLES), watched.count(Count.TAPE_LOST)) == (1, 2 * held)
+    assert watched.count(Count.TAPE_LOST) == 2 * held
     assert watched.settled() == 20 + 2 * held + 5
     assert watched.positions(Part.INPUT)[-5:] == list(range(21 + 2 * held, 26 + 2 * held))
 
@@ -88,7 +88,7 @@ def test_a_watch_that_was_killed_goes_on_where_it_was(watched: Watched) -> None:
     watched.open()
     watched.recording.look()
     assert not last.read_bytes().endswith(b"torn")
-    assert watched.count(Count.TAPE_HOLES) == 0
+    assert watched.count(Count.TAPE_LOST) == 0
     assert sorted(set(watched.positions(Part.INPUT))) == list(range(1, 16))
     assert sorted(set(watched.positions(Part.ANSWER))) == list(range(1, 16))
     assert watched.settled() == 15
@@ -122,14 +122,14 @@ def test_a_full_disk_costs_the_record_alone_and_leaves_a_hole(
         watched.recording.look()
     told = "the tape cannot be written: [Errno 28] No space left on device; predictions go on, and it is tried again"
     assert [each.message for each in caplog.records] == [told], "told once, however often it is tried"
-    assert watched.count(Count.TAPE_FAILURES) == 5
+    assert (watched.count(Count.TAPE_FAILURES), watched.count(Count.TAPE_STUCK)) == (5, 1)
     disk.is_full = False
     watched.through(4)
     watched.recording.look()
     watched.through(4)
     watched.recording.look()
     assert watched.positions(Part.HOLE) == [20]
-    assert watched.count(Count.TAPE_LOST) == 20
+    assert (watched.count(Count.TAPE_LOST), watched.count(Count.TAPE_STUCK)) == (20, 0)
     assert watched.settled() == 38
 
 
@@ -146,7 +146,7 @@ def test_a_segment_begins_with_what_the_one_before_had_not_settled(watched: Watc
     inputs = [each for each in watched.frames() if each.part == Part.INPUT]
     assert [int.from_bytes(each.body[8:16], "little") for each in inputs] == [*range(1, 10), *range(6, 10)]
     assert watched.positions(Part.ANSWER) == [*range(1, 8), 6, 7]
-    assert watched.count(Count.TAPE_HOLES) == 0
+    assert watched.count(Count.TAPE_LOST) == 0
 
 
 def test_no_state_is_claimed_where_a_key_went_on_too_far_while_it_was_copied(
@@ -172,7 +172,7 @@ def test_no_state_is_claimed_where_a_key_went_on_too_far_while_it_was_copied(
     monkeypatch.setattr(watched.recording, "_retry_s", 0.0)
     watched.recording.look()
     assert read_head(segments(watched.folder)[-1])["whole"] is True
-    assert watched.count(Count.TAPE_HOLES) == 0
+    assert watched.count(Count.TAPE_LOST) == 0
     assert watched.settled() == 5 + 3 * 16
 
 
