@@ -158,7 +158,7 @@ class Tape:
     recorder_mb: int = knob(
         16,
         "of memory for the last inputs and answers where there is no tape, written out when a worker died of itself "
-        "and on SIGUSR1; 0: none",
+        "and on SIGUSR1; beside the live windows, about 40 KiB a key; 0: none",
         unit="MiB",
         low=0,
         high=4096,

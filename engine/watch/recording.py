@@ -27,7 +27,8 @@ CHUNK_BYTES = 4 << 20  # more than a record, and what is copied of `inputs` at a
 CHUNK_SLOTS = 256
 COPIES = 3  # tries to copy the windows before keys went on too far
 RETRY_S = 5.0  # after a write failed
-AGAIN_S = 1.0  # after the windows could not be copied
+AGAIN_S = 1.0  # after the windows could not be copied, because keys went on or a bus is away for long
+LONGER = 4  # times its length that a segment may have until they can
 VERSION = "0.1.0"
 
 
@@ -80,9 +81,8 @@ class Recording:
 
     def look(self) -> bool:
         """Takes what came since the last look. Whether there was something."""
-        heads = [ring.head for ring in self.shared.answers]  # before the inputs: none is answered before it is there
         before = self._cursor, self._cursors.copy(), self.settled
-        if not self._take_inputs() or not all(self._take_answers(k, head) for k, head in enumerate(heads)):
+        if not self._read():
             self.log.warning("the watch was too slow: what it had not read was overwritten; a hole is written")
             self._missed()
         if not self.is_open and self._is_due():  # before anything is settled that would be in no segment
@@ -94,10 +94,13 @@ class Recording:
         return before != (self._cursor, self._cursors, self.settled)
 
     def close(self) -> None:
+        """Ends the segment."""
         if self.is_open:
             self._buffer += frame(Part.END, b"")
             self._flush()
+        if self.is_open:
             self.sink.end()
+            self.is_open = False
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -114,8 +117,13 @@ class Recording:
     def _missed(self) -> None:
         """What comes next is behind a hole, so it belongs to another segment, with a state of then."""
         self.close()
-        self.is_open, self._retry_s = False, 0.0
+        self._retry_s = 0.0
         self._begin_at_tails()
+
+    def _read(self) -> bool:
+        """All that was published. False: some of it was overwritten."""
+        heads = [ring.head for ring in self.shared.answers]  # before the inputs: none is answered before it is there
+        return self._take_inputs() and all(self._take_answers(k, head) for k, head in enumerate(heads))
 
     def _take_inputs(self) -> bool:
         """Every published record. False: some were overwritten."""
@@ -242,9 +250,8 @@ class Recording:
     def _is_due(self) -> bool:
         if self._adrift:
             return False
-        if not self.is_open or not self._whole:
-            return time.monotonic() >= self._retry_s
-        return self._bytes >= max(self.sink.segment_bytes, self._state_bytes)
+        full = self._bytes >= max(self.sink.segment_bytes, self._state_bytes)
+        return (full or not self.is_open or not self._whole) and time.monotonic() >= self._retry_s
 
     def _begin_segment(self) -> None:
         """The next segment: where it begins, the state of then, and what is not settled yet."""
@@ -259,32 +266,35 @@ class Recording:
             if not (too_far := steps.too_far()):
                 break
             steps = state.Steps(self.shared)
+        self._retry_s = time.monotonic() + AGAIN_S if too_far else 0.0
+        if too_far and self.is_open and self._bytes < LONGER * self.sink.segment_bytes:
+            return
         first = next(iter(self.pending), self.settled + 1)
         lost = first - self.written - 1
+        self.close()
+        opening = [self._opening(first, lost, not too_far)]
+        for window in windows if not too_far else ():
+            opening.append(tape.pack_window(*window))
+            if not self._read():  # it takes a while, and the rings go on
+                self._missed()
+                return
+        self._state_bytes = sum(map(len, opening))
+        opening += [frame(Part.INPUT, each.record) + each.answer for each in self.pending.values()]
         try:
-            if self.is_open:
-                self.sink.write(frame(Part.END, b""))
-                self.sink.end()
             self.sink.begin(tape.name_of(int(self.shared.supervisor[0]["epoch"]), self.number))
             self.number += 1
-            opening = [self._opening(first, lost, not too_far)]
-            opening += [tape.pack_window(*window) for window in windows if not too_far]
-            for part in opening:
-                self.sink.write(part)
-            self.sink.write(b"".join(frame(Part.INPUT, each.record) + each.answer for each in self.pending.values()))
+            self.sink.write(b"".join(opening))
         except OSError as error:
             self._failed(error)
             return
         if self._told:
             self.log.info("the tape is written again; %d inputs are missing", lost)
         if too_far:
-            self.log.info("%d keys went on while their windows were copied; copied again soon", too_far)
-            self._retry_s = time.monotonic() + AGAIN_S
+            self.log.info("%d keys went on while their windows were copied; replay cannot begin here", too_far)
         self.is_open, self._whole, self._told, self._bytes = True, not too_far, "", 0
         self.counters[Count.TAPE_LOST] += lost
         self.counters[Count.TAPE_STUCK] = 0
         self.written = self.settled = first - 1
-        self._state_bytes = sum(map(len, opening))
         self._buffer += frame(Part.SETTLED, self._settled().pack())
         self._flush()
 
@@ -297,7 +307,7 @@ class Recording:
         head = {
             "engine": self.settings.engine.name,
             "epoch": int(board["epoch"]),
-            "number": self.number - 1,
+            "number": self.number,
             "first": first,
             "whole": whole,  # replay can begin here
             "created_unix_ns": time.time_ns(),

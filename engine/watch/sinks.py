@@ -57,7 +57,8 @@ class Folder:
 
     def begin(self, name: str) -> None:
         self.open()
-        self._file = os.open(self.path / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
+        self._path = self.path / name
+        self._file = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
         self._good = 0
         tidy(self.path, self.settings, self.log)
 
@@ -69,6 +70,8 @@ class Folder:
         except OSError:
             os.ftruncate(self._file, self._good)
             self.end()
+            if self._good == 0:  # tried again and again, it would fill the folder with nothing
+                self._path.unlink()
             raise
         self._good += len(data)
 

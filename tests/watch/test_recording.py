@@ -166,6 +166,9 @@ def test_no_state_is_claimed_where_a_key_went_on_too_far_while_it_was_copied(
     monkeypatch.setattr(recording.state, "copy_windows", slow)
     watched.recording._bytes = 1 << 20
     watched.recording.look()
+    assert len(segments(watched.folder)) == 1, "the segment goes on until a state can be copied"
+    watched.recording._bytes, watched.recording._retry_s = 4 << 20, 0.0
+    watched.recording.look()
     (_, second) = segments(watched.folder)
     assert read_head(second)["whole"] is False
     monkeypatch.setattr(recording.state, "copy_windows", real)
@@ -173,7 +176,7 @@ def test_no_state_is_claimed_where_a_key_went_on_too_far_while_it_was_copied(
     watched.recording.look()
     assert read_head(segments(watched.folder)[-1])["whole"] is True
     assert watched.count(Count.TAPE_LOST) == 0
-    assert watched.settled() == 5 + 3 * 16
+    assert watched.settled() == 5 + 6 * 16
 
 
 def test_fifteen_steps_while_windows_are_copied_are_not_too_many(
