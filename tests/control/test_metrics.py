@@ -8,7 +8,7 @@ import pytest
 from engine.control import exposition, metrics
 from engine.control.processes import Cost
 from engine.control.samples import Rates
-from engine.shared import EGRESS, INGRESS, Count, Stage, worker_seat
+from engine.shared import EGRESS, INGRESS, WATCH, Count, Stage, worker_seat
 from fastpath.histogram import Histogram
 from tests.control import engines
 from tests.control.engines import SETTINGS
@@ -57,7 +57,8 @@ def test_every_counter_of_the_arena_is_shown(shared):
     families = page(shared)
     for count, metric in metrics.METRICS.items():
         name = f"tickpath_{count.name.lower()}" + ("_total" if metric.kind == "counter" else "")
-        seats = {"ingress": [INGRESS], "egress": [EGRESS], "worker": [worker_seat(k) for k in range(3)]}[metric.owner]
+        workers = [worker_seat(k) for k in range(3)]
+        seats = {"ingress": [INGRESS], "egress": [EGRESS], "watch": [WATCH], "worker": workers}[metric.owner]
         assert families[name] == [
             metric.kind,
             {(name, (("process", seat.name),)): 1000 + count for seat in seats},
