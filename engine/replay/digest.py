@@ -15,8 +15,14 @@ from engine.contract.names import Kind
 from engine.egress.encoding import encode
 from engine.replay.answering import Answered
 from engine.watch.tape import ANSWER_BYTES
+from fastpath import layout
 
 OF_THE_RUN = ("request", "record", "taken_ns", "answered_ns", "inference_ms")  # of a slot: when and where it was made
+
+SAID = np.full(ANSWER_BYTES, 255, np.uint8)  # of a slot's bytes: those of what an answer says
+for _name in OF_THE_RUN:
+    _kind, _at = layout.answer_slot_dtype.fields[_name][:2]
+    SAID[_at : _at + _kind.itemsize] = 0
 
 
 def plain(body: bytes) -> bytes:
@@ -37,12 +43,10 @@ def plain(body: bytes) -> bytes:
 
 def same_slots(ones: np.ndarray, others: np.ndarray) -> bool:
     """Whether they say the same to the bit; then their answers do."""
-    ones, others = ones.copy(), others.copy()
-    for slots in (ones, others):
-        for name in OF_THE_RUN:
-            slots[name] = 0
-    raw = [slots.view(np.uint8).reshape(len(slots), -1)[:, :ANSWER_BYTES] for slots in (ones, others)]
-    return raw[0].shape == raw[1].shape and bool((raw[0] == raw[1]).all())
+    if len(ones) != len(others):
+        return False
+    one, other = (slots.view(np.uint8).reshape(len(slots), -1)[:, :ANSWER_BYTES] for slots in (ones, others))
+    return not ((one ^ other) & SAID).any()
 
 
 def answers_of(answered: Answered) -> tuple[bytes, bytes | None]:
