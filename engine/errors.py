@@ -30,6 +30,10 @@ class BusError(TickpathError):
     """A bus cannot be reached or refused what was asked of it."""
 
 
+class TapeError(TickpathError):
+    """A tape cannot be read, or does not hold what was asked for. The message names the file and the byte."""
+
+
 class Refused(TickpathError):
     """A message, or one vector of it, is answered by a rejection.
 

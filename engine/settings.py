@@ -159,6 +159,18 @@ class Bus:
 @dataclass(frozen=True)
 class Tape:
     path: str = knob("", "a folder for a record of every accepted input and decision, for replay; empty: none")
+    segment_mb: int = knob(64, "of the tape in one file", unit="MiB", low=1, high=4096)
+    keep_mb: int = knob(10_240, "of tape in a folder; beyond, the oldest files go", unit="MiB", low=1, high=1 << 30)
+    keep_hours: int = knob(168, "for which a file of the tape is kept", unit="hours", low=1, high=876_000)
+    recorder_mb: int = knob(
+        16,
+        "of memory for the last inputs and answers where there is no tape, written out when a worker died of itself "
+        "and on SIGUSR1; beside the live windows, about 40 KiB a key; 0: none",
+        unit="MiB",
+        low=0,
+        high=4096,
+    )
+    recorder_path: str = knob("incidents", "the folder that they are written to")
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,12 @@ class Count(IntEnum):
     NATS_UNCONFIRMED = 39  # answers that went over Kafka because NATS did not confirm them in time
     POISONED = 44  # vectors answered `poison`
     DEAD_LETTERS = 45  # inputs that killed workers
+    TAPE_INPUTS = 50  # on the tape with all that is known of them
+    TAPE_BYTES = 51
+    TAPE_STUCK = 52  # a gauge: 1 while it cannot be written
+    TAPE_LOST = 53  # inputs that are in a hole
+    TAPE_FAILURES = 54  # of writing
+    TAPE_DUMPS = 55  # of the flight recorder
 
 
 class Stage(IntEnum):
@@ -202,6 +208,8 @@ def regions(settings: Settings, workers: int) -> list[Region]:
     | partitions | kafka; what is settled, done and to be read again: ingress | both |
     | kafka_in | kafka; tail: ingress | ingress |
     | kafka_out | egress; tail: kafka, once Kafka confirmed it | kafka |
+
+    The watch reads all but `bells`, `histograms` and `rejections`, from beside.
     """
     slots = settings.engine.requests_slots
     keys = settings.limits.keys_total

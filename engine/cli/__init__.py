@@ -17,6 +17,8 @@ COMMANDS = {
     "run": ("engine.cli.run", "run the engine"),
     "check": ("engine.cli.check", "say what is wrong with configuration, models, buses and host"),
     "feed": ("engine.cli.feed", "send price bars as feature vectors"),
+    "replay": ("engine.cli.replay", "answer a recorded input again, to the bit"),
+    "explain": ("engine.cli.explain", "say how one answer on a tape came about"),
     "demo": ("engine.cli.demo", "the engine on bundled market data, without any server"),
     "token": ("engine.cli.token", "make a signed token, or a key pair, for trying things out"),
 }

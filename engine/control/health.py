@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from engine.control.processes import life, seats, worker_seats
 from engine.control.samples import Rates
 from engine.settings import Settings
-from engine.shared import CONTROL, EGRESS, INGRESS, KAFKA, Breaker, BusState, Count, Engine, Life, Shared
+from engine.shared import CONTROL, EGRESS, INGRESS, KAFKA, WATCH, Breaker, BusState, Count, Engine, Life, Shared
 from engine.tenancy.tiers import BASELINE, VOTE
 
 TICK_AGE_MAX_NS = 1_000_000_000  # an older tick of the supervisor: nobody watches the children
@@ -67,6 +67,8 @@ def _slight(shared: Shared, settings: Settings) -> list[str]:
         gone = now is Life.ABSENT and seat in (INGRESS, EGRESS)  # a worker's absence shows in its ring
         if seat != CONTROL and (gone or now in (Life.LOADING, Life.DYING)):  # this process answers, so it is there
             reasons.append(f"{seat.name} is {now.name.lower()}")
+    if shared.children[WATCH.row]["counters"][Count.TAPE_STUCK]:
+        reasons.append("the tape cannot be written")
     unserved = shared.workers - len(served(shared))
     if unserved:
         reasons.append(f"{unserved} of {shared.workers} workers away")

@@ -20,7 +20,7 @@ from engine.tenancy.tiers import BASELINE, VOTE
 class Metric(NamedTuple):
     """How a counter of a child row is shown. `kind` gauge: the name goes without `_total`."""
 
-    owner: str  # ingress | worker | egress | kafka
+    owner: str  # ingress | worker | egress | kafka | watch
     kind: str
     text: str
 
@@ -68,6 +68,12 @@ METRICS: dict[Count, Metric] = {
     Count.KAFKA_PUBLISHED: Metric("kafka", "counter", "Answers and reports that Kafka confirmed."),
     Count.KAFKA_REFUSED: Metric("kafka", "counter", "Answers and reports that Kafka will never take."),
     Count.NATS_UNCONFIRMED: Metric("egress", "counter", "Answers sent over Kafka because NATS did not confirm them."),
+    Count.TAPE_INPUTS: Metric("watch", "counter", "Inputs recorded with their answers."),
+    Count.TAPE_BYTES: Metric("watch", "counter", "Bytes recorded."),
+    Count.TAPE_STUCK: Metric("watch", "gauge", "1 while the tape cannot be written."),
+    Count.TAPE_LOST: Metric("watch", "counter", "Inputs that are in a hole of the tape."),
+    Count.TAPE_FAILURES: Metric("watch", "counter", "Writes to the tape that failed."),
+    Count.TAPE_DUMPS: Metric("watch", "counter", "Times that the flight recorder was written to disk."),
 }
 
 STAGES: dict[Stage, str] = {

@@ -136,6 +136,11 @@ class Process:
     def order_end(self) -> None:
         self.row["order"] = 1
 
+    def keep_record(self) -> None:
+        """To the watch: the flight recorder is to be written out."""
+        if self.life == Life.READY:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGUSR1)
+
     def kill(self) -> None:
         """For the engine's end; `reap` follows."""
         if self.handle is not None and self.handle.poll() is None:

@@ -65,6 +65,7 @@ class Supervisor:
         self.workers = workers
         self.log = log
         self.signals = 0
+        self.record_asked = False
         self.seats: dict[int, Process] = {}  # worker index -> who serves its ring
         self.processes: list[Process] = []
         self._drain_until_s = 0.0
@@ -91,6 +92,7 @@ class Supervisor:
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signalled)
+        signal.signal(signal.SIGUSR1, self._ask_for_record)
         self.manifest_fd = self._write_manifest()
         self.processes = [
             Process(role, seat, self.shared, self.log)
@@ -138,6 +140,9 @@ class Supervisor:
     def _signalled(self, *_: object) -> None:
         self.signals += 1
 
+    def _ask_for_record(self, *_: object) -> None:
+        self.record_asked = True
+
     def _wait(self, timeout_ms: int) -> None:
         if self.poll.poll(timeout_ms):
             try:
@@ -184,6 +189,8 @@ class Supervisor:
             died = process.poll()
             if died is not None:
                 self._vacate(process, died, now_ns)
+                if process.is_to_blame(died) and process.role.name == "worker":
+                    self.record_asked = True
                 process.buried(died, now_ns)
                 if process.life == Life.ABSENT:
                     self._start(process)
@@ -193,6 +200,11 @@ class Supervisor:
             process.notice_ready()
             self.board["lives"][process.seat.row] = process.life
         self._seat_workers()
+        if self.record_asked:
+            self.record_asked = False
+            for process in self.processes:
+                if process.role.name == "watch":
+                    process.keep_record()
         if (
             self.board["state"] == Engine.STARTING
             and all(process.life == Life.READY for process in self.processes if process.role.name != "worker")

@@ -79,19 +79,22 @@ def test_the_state_of_a_bus_is_one_word_of_the_row(child: Child) -> None:
 
 def test_the_cast_is_one_of_each_fixed_role_the_workers_and_a_spare() -> None:
     names = [(role.name, seat.row) for role, seat in cast(2, True)]
-    assert names == [("ingress", 0), ("egress", 1), ("control", 2), ("worker", 5), ("worker", 6), ("worker", 7)]
-    assert len(cast(2, False)) == 5
+    assert names == [("ingress", 0), ("egress", 1), ("control", 2), ("watch", 4)] + [
+        ("worker", row) for row in (5, 6, 7)
+    ]
+    assert len(cast(2, False)) == 6
     rows = [seat.row for _, seat in cast(limits.WORKERS_MAX, True)]
     assert len(set(rows)) == len(rows)
     assert max(rows) < limits.CHILDREN_MAX
 
 
-def test_owners_of_socket_files_may_clean_up_and_nobody_else_outlives_the_supervisor() -> None:
+def test_owners_of_files_may_clean_up_and_nobody_else_outlives_the_supervisor() -> None:
     assert {name: role.orphan_signal for name, role in ROLES.items()} == {
         "ingress": signal.SIGTERM,
         "egress": signal.SIGTERM,
         "control": signal.SIGKILL,
         "kafka": signal.SIGKILL,
+        "watch": signal.SIGTERM,
         "worker": signal.SIGKILL,
     }
     assert [seat.row for seat in (INGRESS, EGRESS, CONTROL)] == [0, 1, 2]
