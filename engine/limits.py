@@ -71,6 +71,7 @@ WINDOW_MINUTES = layout.history_max + 2  # of records that are read again to fil
 # -- versions --------------------------------------------------------------------------------------
 VERSIONS_MAX = 64
 FEATURE_NAMES_MAX = 1024
+FEATURES_MAX = 128  # of one version
 FEATURE_NAME_BYTES = 48
 
 assert FIXED_CHILDREN + WORKERS_MAX + 1 <= CHILDREN_MAX, "each worker and the spare need a row of their own"

@@ -7,29 +7,28 @@ a manifest says; sizes are bounded before bytes are read.
 """
 
 import hashlib
-import os
-import stat
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from engine import limits
 from engine.contract.names import is_model_id, is_name, is_user
 from engine.errors import ModelError
+from engine.registry import keys
+from engine.registry.files import Level, plain_folders, read_bytes
 from engine.tenancy.tiers import BASELINE, BY_SIZE, VOTE, Role
 
 MANIFEST_BYTES_MAX = 256 << 10
 ARTEFACT_BYTES_MAX = 64 << 20
 GOLDEN_BYTES_MAX = 1 << 20
 CLOSED_MINUTES_MAX = 240
-NUMBERS_MAX = 4096  # of one list in a manifest
 BUILT_IN_VERSION = "1.0"
-WordT = TypeVar("WordT", bound=IntEnum)
+FILE, RANGE = ("file", "sha256"), ("low", "high")
 
 
 class Kind(IntEnum):
@@ -43,6 +42,14 @@ class Kind(IntEnum):
 
 
 ONNX = (".onnx",)
+KEYS = (
+    "id", "version", "company", "user", "kind", "role", "features", "extra", "closed_minutes", "outputs", "horizons",
+    "weight", "artefact", "golden", "calibration", "range", "training", "quality",
+)  # fmt: skip
+CALIBRATION = {
+    Role.PRICE: ("q", "label"), Role.PATTERN: ("label_rates", "rise_rates", "touch_bias", "touch_slope"),
+    Role.DIRECTION: ("slope", "bias"), Role.ENSEMBLE: ("penalty",),
+}  # fmt: skip
 SUFFIXES = {
     Kind.LSTM: ONNX, Kind.CNN: ONNX, Kind.XGBOOST: (".ubj", ".json"), Kind.ENSEMBLE: ONNX, Kind.OTHER: ONNX,
 }  # fmt: skip
@@ -72,6 +79,7 @@ class Manifest:
     user: str = ""  # of that company; empty: all of them
     golden: str = ""  # file of golden rows within the folder; empty: none
     golden_sha256: str = ""
+    extra: tuple[str, ...] = ()  # what the company's vectors carry in `extra`, in that order
 
     @property
     def path(self) -> Path:
@@ -80,6 +88,11 @@ class Manifest:
     @property
     def name(self) -> str:
         return f"{self.id} {self.version}"
+
+    @property
+    def owner(self) -> str:
+        """For people: company, or company and user; empty: shared."""
+        return f"{self.company}/{self.user}" if self.user else self.company
 
 
 def version_order(version: str) -> tuple[int, ...]:
@@ -92,50 +105,62 @@ def _is_version(text: str) -> bool:
     return len(text) <= 32 and all(part.isascii() and part.isdigit() and len(part) <= 6 for part in parts)
 
 
-def _folders(path: Path, what: str) -> list[Path]:
-    """Plain folders, sorted; a link could lead anywhere, so it is refused."""
-    found = []
-    for each in sorted(path.iterdir()):
-        if each.name.startswith("."):
-            continue
-        if each.is_symlink():
-            raise ModelError(f"{each}: expected a folder of {what}, found a symbolic link; put the folder itself there")
-        if each.is_dir():
-            found.append(each)
-    return found
+MODELS = Level("a model", "a model id of a-z, 0-9 and _, at most 64", is_model_id)
+VERSIONS = Level("a version", "a version such as 1.0", _is_version)
 
 
-def read_store(path: Path) -> list[Manifest]:
-    """Every version in the store, by id and rising version; an empty or missing store is an error."""
+def _refuse(error: ModelError) -> None:
+    raise error
+
+
+def read_store(path: Path, left_out: Callable[[ModelError], None] = _refuse) -> list[Manifest]:
+    """Every version in the store that can be used, by id and rising version.
+
+    left_out: told of each version that cannot be used; without it, the first one is an error. An empty or
+    missing store always is.
+    """
     if not path.is_dir():
         raise ModelError(
             f"{path}: expected the folder of the model store, found none; "
             "set `models.path` or restore the bundled `models`"
         )
     manifests = []
-    for model in _folders(path, "a model"):
-        if not is_model_id(model.name):
-            raise ModelError(
-                f"{model}: expected a model id of a-z, 0-9 and _, at most 64, found {model.name!r}; rename the folder"
-            )
-        for version in _folders(model, "a version"):
-            if not _is_version(version.name):
-                raise ModelError(
-                    f"{version}: expected a version such as 1.0, found {version.name!r}; rename the folder"
-                )
-            manifests.append(read_manifest(version))
-    if not manifests:
+    for model in plain_folders(path, MODELS, left_out):
+        for version in plain_folders(model, VERSIONS, left_out):
+            try:
+                manifests.append(read_manifest(version))
+            except ModelError as error:
+                left_out(error)
+    manifests.sort(key=lambda each: (each.id, version_order(each.version)))
+    fitting: list[Manifest] = []
+    for each in manifests:
+        if clash := _clash(each, fitting):
+            left_out(ModelError(f"{each.folder / 'model.toml'}: {clash}"))
+        else:
+            fitting.append(each)
+    if not fitting:
         raise ModelError(
             f"{path}: expected at least one model, found none; set `models.path` or restore the bundled `models`"
         )
-    for each in manifests:
-        first = next(other for other in manifests if other.id == each.id)
-        if (each.company, each.user) != (first.company, first.user):
-            raise ModelError(
-                f"{each.folder / 'model.toml'}: company, user: expected {(first.company, first.user)!r}, as in version "
-                f"{first.version}, found {(each.company, each.user)!r}; a model has one owner, give this one another id"
+    return fitting
+
+
+def _clash(manifest: Manifest, before: Sequence[Manifest]) -> str:
+    """Why a version cannot stand beside those before it in the store; empty if it can."""
+    owner = (manifest.company, manifest.user)
+    for other in before:
+        theirs = (other.company, other.user)
+        if other.id == manifest.id and theirs != owner:
+            return (
+                f"company, user: expected {theirs!r}, as in version {other.version}, found {owner!r}; "
+                "a model has one owner, give this one another id"
             )
-    return sorted(manifests, key=lambda each: (each.id, version_order(each.version)))
+        if manifest.company and theirs == owner and other.role == manifest.role and other.id != manifest.id:
+            return (
+                f"role: expected one {manifest.role.word} model for {manifest.owner}, found {other.id} and "
+                f"{manifest.id}; keep one of them in the store"
+            )
+    return ""
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -143,32 +168,47 @@ def read_manifest(folder: Path) -> Manifest:
     file = folder / "model.toml"
     try:
         table = tomllib.loads(read_bytes(file, MANIFEST_BYTES_MAX).decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not text, not TOML, or tables within tables without end
         raise ModelError(f"{file}: expected TOML, found {error}; correct the manifest") from error
+    keys.known(file, table, KEYS)
     manifest = Manifest(
-        id=_text(file, table, "id"),
-        version=_text(file, table, "version"),
-        kind=_word(file, table, "kind", Kind),
-        role=_word(file, table, "role", Role),
+        id=keys.text_of(file, table, "id"),
+        version=keys.text_of(file, table, "version"),
+        kind=keys.word_of(file, table, "kind", Kind),
+        role=keys.word_of(file, table, "role", Role),
         folder=folder,
-        artefact=_text(file, _table(file, table, "artefact"), "file"),
-        sha256=_text(file, _table(file, table, "artefact"), "sha256"),
-        features=tuple(_list(file, table, "features", str)),
-        outputs=tuple(_list(file, table, "outputs", str)),
-        horizons=tuple(_list(file, table, "horizons", int)),
-        closed_minutes=_number(file, table, "closed_minutes", int, 0, CLOSED_MINUTES_MAX),
-        weight=float(_number(file, table, "weight", float, 0.0, 1e3)),
-        calibration=_numbers(file, table, "calibration"),
-        range=_numbers(file, table, "range") if "range" in table else {},
-        training=_table(file, table, "training"),
-        quality=_table(file, table, "quality"),
-        company=_text(file, table, "company") if "company" in table else "",
-        user=_text(file, table, "user") if "user" in table else "",
-        golden=_text(file, _table(file, table, "golden"), "file") if "golden" in table else "",
-        golden_sha256=_text(file, _table(file, table, "golden"), "sha256") if "golden" in table else "",
+        artefact=keys.text_of(file, keys.table_of(file, table, "artefact"), "file"),
+        sha256=keys.text_of(file, keys.table_of(file, table, "artefact"), "sha256"),
+        features=tuple(keys.list_of(file, table, "features", str)),
+        outputs=tuple(keys.list_of(file, table, "outputs", str)),
+        horizons=tuple(keys.list_of(file, table, "horizons", int)),
+        closed_minutes=keys.number_of(file, table, "closed_minutes", int, 0, CLOSED_MINUTES_MAX),
+        weight=float(keys.number_of(file, table, "weight", float, 0.0, 1e3)),
+        calibration=keys.numbers_of(file, table, "calibration"),
+        range=keys.numbers_of(file, table, "range") if "range" in table else {},
+        training=keys.table_of(file, table, "training"),
+        quality=keys.table_of(file, table, "quality"),
+        company=keys.text_of(file, table, "company") if "company" in table else "",
+        user=keys.text_of(file, table, "user") if "user" in table else "",
+        golden=keys.text_of(file, keys.table_of(file, table, "golden"), "file") if "golden" in table else "",
+        golden_sha256=keys.text_of(file, keys.table_of(file, table, "golden"), "sha256") if "golden" in table else "",
+        extra=tuple(keys.list_of(file, table, "extra", str)) if "extra" in table else (),
     )
+    for key, allowed in (
+        ("artefact", FILE),
+        ("golden", FILE),
+        ("range", RANGE),
+        ("calibration", _numbers_of(manifest)),
+    ):
+        keys.known(file, table.get(key, {}), allowed, f"{key}.")
     _check(file, manifest)
     return manifest
+
+
+def _numbers_of(manifest: Manifest) -> Sequence[str]:
+    """What its calibration may hold; of direction models, only trees have one."""
+    graph = manifest.role == Role.DIRECTION and manifest.kind != Kind.XGBOOST
+    return () if graph else CALIBRATION[manifest.role]
 
 
 def _check(file: Path, manifest: Manifest) -> None:
@@ -199,96 +239,23 @@ def _check(file: Path, manifest: Manifest) -> None:
         refuse("user", "1 to 128 printable characters, beside `company`", manifest.user)
     if manifest.company and any(manifest.id in shared for shared in BY_SIZE.values()):
         refuse("id", "a name that no shared model has, since this one is a company's own", manifest.id)
-    for name in manifest.features:
+    if manifest.kind == Kind.XGBOOST and manifest.role != Role.DIRECTION:
+        refuse("role", "direction, as trees have", manifest.role.word)
+    takes_extra = manifest.company and manifest.role == Role.DIRECTION and manifest.kind != Kind.XGBOOST
+    if manifest.extra and not takes_extra:
+        refuse("extra", "none, as it is for a company's own graphs of the role direction", list(manifest.extra))
+    for key, names in (("features", manifest.features), ("extra", manifest.extra)):
+        if len(names) > limits.FEATURES_MAX:
+            refuse(key, f"at most {limits.FEATURES_MAX} names", len(names))
+    if len(set(manifest.extra)) < len(manifest.extra):
+        refuse("extra", "names that differ", list(manifest.extra))
+    for name in (*manifest.features, *manifest.extra):
         if not name or not name.isprintable() or len(name.encode()) > limits.FEATURE_NAME_BYTES:
             refuse("features", f"printable names of at most {limits.FEATURE_NAME_BYTES} bytes", name)
 
 
 def _is_digest(text: str) -> bool:
     return len(text) == 64 and not set(text) - set("0123456789abcdef")
-
-
-def _get(file: Path, table: Mapping[str, Any], key: str, expected: str) -> Any:
-    if key not in table:
-        raise ModelError(f"{file}: {key}: expected {expected}, found nothing; add it to the manifest")
-    return table[key]
-
-
-def _typed(file: Path, table: Mapping[str, Any], key: str, kind: type, expected: str) -> Any:
-    value = _get(file, table, key, expected)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise ModelError(f"{file}: {key}: expected {expected}, found {value!r}; correct the manifest")
-    return value
-
-
-def _text(file: Path, table: Mapping[str, Any], key: str) -> str:
-    text: str = _typed(file, table, key, str, "a text of at most 200 characters")
-    if len(text) > 200:
-        raise ModelError(
-            f"{file}: {key}: expected a text of at most 200 characters, found {len(text)}; correct the manifest"
-        )
-    return text
-
-
-def _table(file: Path, table: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = _typed(file, table, key, dict, "a table")
-    return found
-
-
-def _word(file: Path, table: Mapping[str, Any], key: str, words: type[WordT]) -> WordT:
-    known = ", ".join(each.name.lower() for each in words)
-    text = _text(file, table, key)
-    if text.upper() not in words.__members__ or text != text.lower():
-        raise ModelError(f"{file}: {key}: expected one of {known}, found {text!r}; correct the manifest")
-    return words[text.upper()]
-
-
-def _number(file: Path, table: Mapping[str, Any], key: str, kind: type, low: float, high: float) -> Any:
-    expected = f"a number from {low} to {high}"
-    value = _typed(file, table, key, int if kind is int else int | float, expected)  # type: ignore[arg-type]
-    if not low <= value <= high:
-        raise ModelError(f"{file}: {key}: expected {expected}, found {value!r}; correct the manifest")
-    return value
-
-
-def _list(file: Path, table: Mapping[str, Any], key: str, kind: type) -> Sequence[Any]:
-    expected = f"a list of at most {NUMBERS_MAX} {'texts' if kind is str else 'whole numbers'}"
-    values: list[Any] = _typed(file, table, key, list, expected)
-    if len(values) > NUMBERS_MAX or any(not isinstance(each, kind) or isinstance(each, bool) for each in values):
-        raise ModelError(f"{file}: {key}: expected {expected}, found something else; correct the manifest")
-    return values
-
-
-def _numbers(file: Path, table: Mapping[str, Any], key: str) -> Mapping[str, tuple[float, ...]]:
-    out = {}
-    for name, values in _table(file, table, key).items():
-        fits = isinstance(values, list) and len(values) <= NUMBERS_MAX
-        if not fits or any(
-            not isinstance(each, int | float) or isinstance(each, bool) or not np.isfinite(each) for each in values
-        ):
-            raise ModelError(
-                f"{file}: {key}.{name}: expected a list of at most {NUMBERS_MAX} finite numbers, found {values!r}; "
-                "correct the manifest"
-            )
-        out[name] = tuple(float(each) for each in values)
-    return out
-
-
-def read_bytes(file: Path, bytes_max: int) -> bytes:
-    """A plain file of bounded size; a link, a pipe or a device is refused without being opened for reading."""
-    try:
-        handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise ModelError(
-            f"{file}: expected a readable file, found {error.strerror}; restore the model's folder"
-        ) from error
-    with os.fdopen(handle, "rb") as opened:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            raise ModelError(f"{file}: expected a plain file, found something else; restore the model's folder")
-        if found.st_size > bytes_max:
-            raise ModelError(f"{file}: expected at most {bytes_max} bytes, found {found.st_size}; use a smaller model")
-        return opened.read(bytes_max)
 
 
 def read_artefact(manifest: Manifest) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from engine.errors import ModelError
-from engine.registry.manifest import Manifest, version_order
+from engine.registry.manifest import Manifest
 from engine.tenancy.plans import FIRST_OWN, own_tiers
 from engine.tenancy.tiers import PLANS, Role
 
@@ -18,8 +18,8 @@ from engine.tenancy.tiers import PLANS, Role
 def fill_plans(manifests: Sequence[Manifest], plans: np.ndarray) -> None:
     """One row a tier, then one for each company, and each user of it, with own models.
 
-    manifests: in the order of their version rows. plans: plan_row array. ModelError where two models of
-    one owner want the same role, or the table is too small.
+    manifests: as `read_store` gives them, in the order of their version rows. plans: plan_row array.
+    ModelError where the table is too small.
     """
     plans[:] = np.zeros((), plans.dtype)
     plans["own"] = -1
@@ -45,17 +45,5 @@ def fill_plans(manifests: Sequence[Manifest], plans: np.ndarray) -> None:
 
 
 def _newest(manifests: Sequence[Manifest], owner: tuple[str, str]) -> dict[Role, int]:
-    """Version row of an owner's model in each role, the newest one."""
-    found: dict[Role, int] = {}
-    for row, each in enumerate(manifests):
-        if (each.company, each.user) != owner:
-            continue
-        before = manifests[found[each.role]] if each.role in found else None
-        if before is not None and before.id != each.id:
-            raise ModelError(
-                f"{each.folder / 'model.toml'}: role: expected one {each.role.word} model for "
-                f"{'/'.join(filter(None, owner))}, found {before.id} and {each.id}; keep one of them in the store"
-            )
-        if before is None or version_order(each.version) > version_order(before.version):
-            found[each.role] = row
-    return found
+    """Version row of an owner's model in each role: the last one is the newest, and one model has the role."""
+    return {each.role: row for row, each in enumerate(manifests) if (each.company, each.user) == owner}

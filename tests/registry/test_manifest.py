@@ -127,7 +127,7 @@ def test_versions_are_ordered_as_numbers(folder):
         ),
         (
             "\nweight = ",
-            "\nheight = ",
+            "\n# weight = ",
             "weight: expected a number from 0.0 to 1000.0, found nothing; add it to the manifest",
         ),
         (
@@ -158,12 +158,86 @@ def test_versions_are_ordered_as_numbers(folder):
             f'features = ["{"x" * 49}"',
             f"features: expected printable names of at most 48 bytes, found '{'x' * 49}'; correct the manifest",
         ),
-        ("[quality]", "[other]", "quality: expected a table, found nothing; add it to the manifest"),
+        ("[quality]", "[training.quality]", "quality: expected a table, found nothing; add it to the manifest"),
+        ("\nweight = ", "\nwieght = ", "wieght is unknown; did you mean weight?"),
+        ("closed_minutes = ", "closed_minute = ", "closed_minute is unknown; did you mean closed_minutes?"),
+        ("[range]\nlow", "[range]\nlowest", "range.lowest is unknown; did you mean low?"),
+        ("\nq = ", "\nwidths = ", "calibration.widths is unknown; known: q, label"),
+        ("[artefact]", "[artefact]\nsha = 1", "artefact.sha is unknown; did you mean sha256?"),
+        (
+            'kind = "lstm"\nrole = "price"\n',
+            'kind = "xgboost"\nrole = "price"\n',
+            "artefact.file: expected a file name in the same folder that ends with .ubj or .json, found 'model.onnx'; "
+            "correct the manifest",
+        ),
+        (
+            'role = "price"\n',
+            'role = "price"\nextra = ["ours"]\n',
+            "extra: expected none, as it is for a company's own graphs of the role direction, found ['ours']; "
+            "correct the manifest",
+        ),
+        (
+            "features = [",
+            "features = [" + 129 * '"move_1", ',
+            "features: expected at most 128 names, found 145; correct the manifest",
+        ),
     ],
 )
 def test_wrong_manifests_are_refused_with_expected_and_found(folder, old, new, found):
     file = spoil(folder, old, new)
     assert refusal(read_manifest, folder) == f"{file}: {found}"
+
+
+def test_trees_have_the_role_direction(folder):
+    (folder / "model.onnx").rename(folder / "model.json")
+    spoil(folder, 'file = "model.onnx"', 'file = "model.json"')
+    file = spoil(folder, 'kind = "lstm"', 'kind = "xgboost"')
+    assert refusal(read_manifest, folder) == (
+        f"{file}: role: expected direction, as trees have, found 'price'; correct the manifest"
+    )
+
+
+@pytest.mark.parametrize("text", ["[" * 10_000, f"weight = {'9' * 5000}", "a = " + "[" * 100_000])
+def test_tables_without_end_are_no_toml(folder, text):
+    (folder / "model.toml").write_text(text)
+    assert refusal(read_manifest, folder).startswith(f"{folder / 'model.toml'}: expected TOML, found ")
+
+
+def test_a_number_of_any_length_is_not_finite(folder):
+    file = spoil(folder, "q = [", f"q = [1{'0' * 400}, ")
+    assert refusal(read_manifest, folder).startswith(f"{file}: calibration.q: expected a list of at most 4096 finite ")
+
+
+def own_version(store: Path, model_id: str, company: str, version: str = "1.0") -> Path:
+    """A company's own price model: one bundled version under another name."""
+    to = store / model_id / version
+    shutil.copytree(BUNDLED / "basic_lstm" / "1.0", to)
+    spoil(to, 'id = "basic_lstm"', f'id = "{model_id}"\ncompany = "{company}"')
+    spoil(to, 'version = "1.0"', f'version = "{version}"')
+    return to
+
+
+def test_versions_that_cannot_be_used_are_left_out_and_each_is_told(folder):
+    store = folder.parents[1]
+    own_version(store, "acme_price", "acme")
+    bad = spoil(own_version(store, "borg_price", "borg"), "closed_minutes = ", "closed_minute = ")
+    moved = own_version(store, "acme_price", "other", "1.1") / "model.toml"
+    second = own_version(store, "zzz_price", "acme") / "model.toml"
+    (store / "No-Id").mkdir()
+    (store / "linked").symlink_to(folder.parent)
+    (folder.parent / "v2").mkdir()
+    told: list[ModelError] = []
+    assert [each.name for each in read_store(store, told.append)] == ["acme_price 1.0", "basic_lstm 1.0"]
+    assert [str(each) for each in told] == [
+        f"{store / 'No-Id'}: expected a model id of a-z, 0-9 and _, at most 64, found 'No-Id'; rename the folder",
+        f"{store / 'linked'}: expected a folder of a model, found a symbolic link; put the folder itself there",
+        f"{folder.parent / 'v2'}: expected a version such as 1.0, found 'v2'; rename the folder",
+        f"{bad}: closed_minute is unknown; did you mean closed_minutes?",
+        f"{moved}: company, user: expected ('acme', ''), as in version 1.0, found ('other', ''); a model has one owner, "
+        "give this one another id",
+        f"{second}: role: expected one price model for acme, found acme_price and zzz_price; "
+        "keep one of them in the store",
+    ]
 
 
 def test_infinite_calibration_is_refused(folder):

@@ -64,15 +64,6 @@ def test_the_newest_version_of_an_own_model_is_wanted() -> None:
     assert plans["own"][FIRST_OWN].tolist() == [1, -1, -1, -1]
 
 
-def test_two_own_models_of_one_role_are_refused() -> None:
-    with pytest.raises(ModelError) as refused:
-        table(version("one", Role.PRICE, "acme"), version("two", Role.PRICE, "acme"))
-    assert str(refused.value) == (
-        "store/two/1.0/model.toml: role: expected one price model for acme, found one and two; "
-        "keep one of them in the store"
-    )
-
-
 def test_more_owners_than_rows_are_refused() -> None:
     rows = layout.plans_max - FIRST_OWN
     with pytest.raises(ModelError) as refused:
