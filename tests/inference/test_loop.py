@@ -107,3 +107,33 @@ def test_a_slot_with_a_reason_is_passed_through_whatever_the_clock_says(child):
     verdicts = np.full(2, 9, np.uint8)
     judge(slots, 0, 2, 1000, verdicts)
     assert verdicts.tolist() == [0, 0]
+
+
+def suspect(child, end: int, poison: int = -1, deaths: int = 0) -> None:
+    """What the supervisor leaves behind a dead worker of ring 0."""
+    board = child.shared.supervisor[0]
+    board["hand_end"][0], board["suspect_end"][0] = end, end
+    board["poison"][0], board["poison_deaths"][0] = poison + 1, deaths
+
+
+def test_slots_that_a_worker_died_of_are_taken_one_by_one_and_counted_repeated(child, predictor):
+    put(child.shared, 9)
+    suspect(child, end=5)
+    assert loop.serve(child, predictor, 0) == 0
+    answers, counters = child.shared.answers[0], child.row[0]["counters"]
+    assert answers.head == 9
+    taken = answers.slots["taken_ns"][:9]
+    assert len(set(taken[:5].tolist())) == 5
+    assert len(set(taken[5:].tolist())) == 1
+    assert (counters[Count.MICROBATCHES], counters[Count.REPEATED]) == (6, 5)
+
+
+@pytest.mark.parametrize(("deaths", "enters"), [(2, True), (3, False)])
+def test_a_slot_that_killed_twice_is_poison_and_enters_its_window_unless_that_kills(child, predictor, deaths, enters):
+    put(child.shared, 1)
+    suspect(child, end=1, poison=0, deaths=deaths)
+    assert loop.serve(child, predictor, 0) == 0
+    answer = child.shared.answers[0].slots[0]
+    assert (answer["status"], answer["reason"]) == (Status.REJECTED, Reason.POISON)
+    assert child.row[0]["counters"][Count.POISONED] == 1
+    assert bool(child.shared.windows["stamp"].any()) is enters
