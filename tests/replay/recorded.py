@@ -15,7 +15,7 @@ from tests.system.traffic import MINUTE_NS, SYMBOLS, Stream
 
 DEADLINE_MS = 400
 COMPANIES = (("small", "free"), ("middle", "pro"), ("large", "enterprise"))
-WITHIN_S = 30
+WITHIN_S = 90
 
 
 class Live:
@@ -37,7 +37,7 @@ class Live:
         self._vectors = 0
 
     def open(self) -> "Live":
-        self.engine.wait_ready()
+        self.engine.wait_ready(within_s=180)
         self.readers = []
         for company, token in self.tokens.items():
             reader = Socket(f"{self.path}.out")
