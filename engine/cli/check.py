@@ -13,14 +13,14 @@ import json
 from collections.abc import Callable, Iterator
 
 from engine import knobs
-from engine.cli import checks_host, checks_outside
+from engine.cli import checks_host, checks_models, checks_outside
 from engine.cli.findings import FAIL, OK, Finding
 from engine.errors import TickpathError
 from engine.settings import Settings, read
 
 CHECKS: dict[str, Callable[[Settings], Iterator[Finding]]] = {
     "keys": checks_outside.keys,
-    "models": checks_outside.models,
+    "models": checks_models.models,
     "buses": checks_outside.buses,
     "http": checks_outside.http,
     "name": checks_host.name,

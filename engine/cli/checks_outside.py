@@ -1,6 +1,6 @@
-"""What `check` looks at around the engine: keys, models, buses, addresses.
+"""What `check` looks at around the engine: keys, buses, addresses.
 
-Owns the questions, no state. Runs in the process of `check`; reads key and model files, connects to
+Owns the questions, no state. Runs in the process of `check`; reads key files, connects to
 buses, tries addresses. What must stay true: nothing is sent but what connecting takes, and each
 question is answered within its time limit.
 """
@@ -19,7 +19,6 @@ from nats.aio.client import Client
 from engine.cli.findings import FAIL, OK, WARN, Finding
 from engine.client.connecting import tls_context
 from engine.contract.names import FEATURES_SUBJECT
-from engine.errors import ModelError
 from engine.knobs import without_passwords
 from engine.settings import Settings, split_address
 
@@ -35,63 +34,6 @@ def keys(settings: Settings) -> Iterator[Finding]:
         yield Finding(WARN, "keys", reason)
     count = len(verifier.keys.keys)
     yield Finding(OK, "keys", f"{count} key{'s' if count > 1 else ''} for {', '.join(settings.auth.algorithms)}")
-
-
-def models(settings: Settings) -> Iterator[Finding]:
-    import numpy as np
-
-    from engine.registry.manifest import read_artefact, read_store
-    from engine.registry.plans import fill_plans
-    from fastpath import layout
-
-    store = Path(settings.models.path)
-    try:
-        manifests = read_store(store)
-    except ModelError as error:
-        yield Finding(FAIL, "models", str(error))
-        yield from _other_manifests(store, str(error))
-        return
-    whole = []
-    for manifest in manifests:
-        try:
-            read_artefact(manifest)
-        except ModelError as error:
-            yield Finding(FAIL, "models", str(error))
-        else:
-            whole.append(manifest)
-    try:
-        fill_plans(manifests, np.zeros(layout.plans_max, layout.plan_row_dtype))
-    except ModelError as error:
-        yield Finding(FAIL, "models", str(error))
-    if whole:
-        yield Finding(OK, "models", ", ".join(manifest.name for manifest in whole))
-    yield from _missing_models({manifest.id for manifest in manifests})
-
-
-def _other_manifests(store: Path, told: str) -> Iterator[Finding]:
-    """The store stops at its first bad manifest; the others have to be asked one by one."""
-    from engine.registry.manifest import read_manifest
-
-    for file in sorted(store.glob("*/*/model.toml")):
-        try:
-            read_manifest(file.parent)
-        except ModelError as error:
-            if str(error) != told:
-                yield Finding(FAIL, "models", str(error))
-
-
-def _missing_models(there: set[str]) -> Iterator[Finding]:
-    """Models that some tier is to be answered by, and who answers in their place."""
-    from engine.tenancy.tiers import BASELINE, BY_SIZE, PLANS, VOTE, Role, fallbacks
-
-    always = {VOTE, BASELINE}
-    for role in Role:
-        wanted = {plan.wanted(role) for plan in PLANS.values()}
-        for model_id in BY_SIZE[role]:
-            if model_id in wanted - there - always:
-                stand_in = next(each for each in fallbacks(role, model_id) if each in there | always)
-                detail = f"{model_id} is not in the store: {stand_in} answers in its place, marked DEGRADED"
-                yield Finding(WARN, "models", detail, "add it, for answers of full quality")
 
 
 def buses(settings: Settings) -> Iterator[Finding]:

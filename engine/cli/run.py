@@ -24,9 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     settings = load(arguments.config)
     refuse(settings)
-    manifests = read_store(Path(settings.models.path))
+    log = open_log("supervisor")
+    manifests = read_store(
+        Path(settings.models.path),
+        lambda error: log.error("a model version is left out, its fallback answers: %s", error),
+    )
     workers = worker_count(settings, len(os.sched_getaffinity(0)), gpus=0)
-    supervisor = Supervisor(settings, manifests, workers, open_log("supervisor"))
+    supervisor = Supervisor(settings, manifests, workers, log)
     supervisor.open()
     try:
         return supervisor.run()

@@ -13,10 +13,13 @@ from engine.errors import ModelError
 from engine.inference.batch import ENSEMBLE
 from engine.inference.ensemble import BASE_Q, BASE_RATES, Book, Extras
 from engine.inference.fallbacks import Group
+from engine.inference.features import FEATURE_NAMES
 from engine.inference.windows import BOUNDS
 from engine.registry.manifest import Kind, Manifest
 from engine.tenancy.tiers import PLANS, Role
 from fastpath import layout
+
+RANGE_OF = f": of {', '.join(FEATURE_NAMES)} and sigma, in this order, whatever `features` names"
 
 
 def new_book(versions: int, vote: int, baseline: int) -> Book:
@@ -36,16 +39,22 @@ def new_book(versions: int, vote: int, baseline: int) -> Book:
     )
 
 
-def _numbers(manifest: Manifest, table: str, name: str, count: int, low: float, high: float) -> np.ndarray:
+def _numbers(
+    manifest: Manifest, table: str, name: str, count: int, low: float, high: float, of: str = ""
+) -> np.ndarray:
     file = manifest.folder / "model.toml"
     values: Mapping[str, tuple[float, ...]] = getattr(manifest, table)
     found = np.array(values.get(name, ()))
     if len(found) != count or (found < low).any() or (found > high).any():
         raise ModelError(
-            f"{file}: {table}.{name}: expected {count} numbers from {low} to {high}, found {found.tolist()}; "
+            f"{file}: {table}.{name}: expected {count} numbers from {low:g} to {high:g}{of}, found {_counted(found)}; "
             "correct the manifest"
         )
     return found
+
+
+def _counted(found: np.ndarray) -> str:
+    return f"{found.tolist()}" if len(found) < 5 else f"{len(found)} numbers from {found.min():g} to {found.max():g}"
 
 
 def enter_version(book: Book, row: int, manifest: Manifest) -> None:
@@ -63,13 +72,16 @@ def enter_version(book: Book, row: int, manifest: Manifest) -> None:
         book.touch_bias[row] = _numbers(manifest, "calibration", "touch_bias", layout.patterns_max, -20.0, 20.0)
         (book.touch_slope[row],) = _numbers(manifest, "calibration", "touch_slope", 1, 0.0, 20.0)
     elif manifest.kind == Kind.XGBOOST:
+        for name, count in (("slope", 1), ("bias", 3)):
+            if name in manifest.calibration:
+                _numbers(manifest, "calibration", name, count, -100.0, 100.0)
         book.shap_count[row] = min(len(manifest.features) + 1, layout.shap_max)
 
 
 def bounds_of(manifest: Manifest) -> np.ndarray:
     """(features and volatility, low and high) of what the model's training saw."""
-    low = _numbers(manifest, "range", "low", BOUNDS, -1e6, 1e6)
-    high = _numbers(manifest, "range", "high", BOUNDS, -1e6, 1e6)
+    low = _numbers(manifest, "range", "low", BOUNDS, -1e6, 1e6, RANGE_OF)
+    high = _numbers(manifest, "range", "high", BOUNDS, -1e6, 1e6, RANGE_OF)
     return np.stack([low, high], axis=1)
 
 

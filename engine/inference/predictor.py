@@ -16,15 +16,16 @@ import numpy as np
 
 from engine.errors import ModelError
 from engine.inference import batch as arrays
-from engine.inference import constants, golden
+from engine.inference import constants
 from engine.inference.batch import ENSEMBLE, EXPIRED, MASKED, MODEL, NOBODY, PREDICT, ROLES, SUBSTITUTE, Batch, Output
-from engine.inference.ensemble import combine
+from engine.inference.ensemble import Book, combine
 from engine.inference.fallbacks import Breakers, Group, first_loaded, groups, rows_by_id
 from engine.inference.models.classifier import ClassifierModel
 from engine.inference.models.cnn import PatternModel
 from engine.inference.models.lstm import PriceModel
 from engine.inference.models.stacker import StackerModel
 from engine.inference.models.trees import DirectionModel
+from engine.inference.proof import prove
 from engine.inference.windows import enter
 from engine.registry.manifest import Kind, Manifest, read_manifest
 from engine.shared import Breaker, Phase
@@ -59,6 +60,22 @@ ONNX_ROLES: dict[Role, type[Any]] = {
 def made(manifest: Manifest) -> Model:
     """The right kind of model, not opened yet."""
     model: Model = (DirectionModel if manifest.kind == Kind.XGBOOST else ONNX_ROLES[manifest.role])(manifest)
+    return model
+
+
+def opened(manifest: Manifest, book: Book, row: int) -> Model:
+    """Read and checked, its constants in the book; ModelError if it cannot be used."""
+    constants.enter_version(book, row, manifest)
+    model = made(manifest)
+    try:
+        model.open()
+    except ModelError:
+        raise
+    except Exception as error:  # a library's, of an artefact that it does not understand
+        found = f"{type(error).__name__}: {error}"
+        raise ModelError(
+            f"{manifest.path}: expected a model that can be opened, found {found}; save it again"
+        ) from error
     return model
 
 
@@ -119,14 +136,7 @@ class Predictor:
                     f"{self.versions['sha256'][row].decode()}, as when the engine started, "
                     f"found {manifest.sha256}; give a changed model a new version"
                 )
-            if manifest.kind == Kind.XGBOOST and manifest.role != Role.DIRECTION:
-                raise ModelError(
-                    f"{manifest.folder / 'model.toml'}: role: expected direction, as trees have, "
-                    f"found {manifest.role.word!r}"
-                )
-            constants.enter_version(self._book, row, manifest)
-            model = made(manifest)
-            model.open()
+            model = opened(manifest, self._book, row)
         except ModelError as error:
             log.error("model %s %s is left out, its fallback answers: %s", model_id, version, error)
             return
@@ -165,24 +175,9 @@ class Predictor:
         for first in range(0, 4, min(4, self.max_batch)):
             size = min(4, self.max_batch)
             self.predict(requests, first, size, verdicts[first : first + size].copy(), windows, answers, first, now)
-        self._batch.depth[0] = layout.history_max
         for row, model in list(self.models.items()):
             try:
-                model.run([0], self._batch, self._output, np.ones(len(self.plans), "u1"))
-                sound = model.sound([0], self._output)
-            except Exception:
-                log.exception("%s raised at its first run", model.manifest.name)
-                sound = False
-            if not sound:
-                log.error(
-                    "model %s is left out, its fallback answers: it gave no usable numbers for a plain input",
-                    model.manifest.name,
-                )
-                del self.models[row]
-                continue
-            try:
-                if model.manifest.golden:
-                    golden.check(model)
+                prove(model)
             except ModelError as error:
                 log.error("model %s is left out, its fallback answers: %s", model.manifest.name, error)
                 del self.models[row]

@@ -52,7 +52,7 @@ def main() -> int:
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     versions = np.zeros(limits.VERSIONS_MAX, layout.version_row_dtype)
     names = np.zeros(limits.FEATURE_NAMES_MAX, f"S{limits.FEATURE_NAME_BYTES}")
-    manifests = read_store(arguments.models)
+    manifests = read_store(arguments.models, lambda error: print(f"left out: {error}", file=sys.stderr))
     plans = np.zeros(layout.plans_max, layout.plan_row_dtype)
     fill_versions(manifests, versions, names)
     fill_plans(manifests, plans)

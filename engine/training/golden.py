@@ -2,8 +2,8 @@
 
 Run by `python -m engine.training` after all models, and as `python -m engine.training.golden [--store FOLDER] [ID ...]`
 for models of one's own. Reads `data/fx_m1` and the store; writes each version's `golden.json` and names it
-in its manifest. What must stay true: the messages are of the last part of the data, which no bundled model
-was fitted on; the same versions give the same files.
+in its manifest. What must stay true: a version that gives no usable numbers gets no rows; the messages are
+of the last part of the data, which no bundled model was fitted on; the same versions give the same files.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,13 @@ from typing import Any
 import numpy as np
 
 from engine.contract.ml.feature_vectors_pb2 import FeatureVectorBatch
+from engine.errors import ModelError
 from engine.inference import batch as arrays
+from engine.inference.constants import new_book
 from engine.inference.golden import TOLERANCE, outputs_of
 from engine.inference.models.stacker import MEMBERS
-from engine.inference.predictor import made
+from engine.inference.predictor import opened
+from engine.inference.proof import fault
 from engine.registry.manifest import Manifest, read_store
 from engine.tenancy.tiers import Role
 from engine.training.data import Bars, read_bars
@@ -32,6 +36,7 @@ ROOT = Path(__file__).parent.parent.parent
 ROWS = 6
 SEED = 20260110
 MINUTE_NS = 60_000_000_000
+SECTION = re.compile(r"^\s*\[golden\][^\n]*\n(?:(?!\s*\[)[^\n]*\n?)*", re.MULTILINE)
 
 
 def message(bars: Bars, at: int, correlations: Sequence[float], extra: Sequence[float]) -> bytes:
@@ -63,26 +68,78 @@ def questions(manifest: Manifest, every: Sequence[Bars]) -> list[dict[str, Any]]
 
 
 def write(manifest: Manifest, every: Sequence[Bars]) -> None:
-    """Asks the version, and keeps its answers beside it."""
-    model = made(manifest)
-    model.open()
+    """Asks the version, and keeps its answers beside it; ModelError, and nothing written, where it is of no use."""
+    model = opened(manifest, new_book(1, 0, 0), 0)
     batch, output = arrays.new_batch(1), arrays.new_output(1)
     rows = questions(manifest, every)
-    for row in rows:
-        row["expected"] = {name: values.tolist() for name, values in outputs_of(model, row, batch, output).items()}
+    for number, row in enumerate(rows, 1):
+        answer = outputs_of(model, row, batch, output)
+        if found := fault(model, batch, output):
+            raise ModelError(f"{manifest.path}: no usable numbers for row {number}: {found}")
+        row["expected"] = {name: values.tolist() for name, values in answer.items()}
     data = json.dumps({"tolerance": TOLERANCE, "rows": rows}, indent=1).encode() + b"\n"
-    (manifest.folder / "golden.json").write_bytes(data)
     file = manifest.folder / "model.toml"
-    text = re.sub(r'\n\[golden\]\nfile = "[^"]*"\nsha256 = "[^"]*"\n', "", file.read_text())
-    file.write_text(f'{text}\n[golden]\nfile = "golden.json"\nsha256 = "{hashlib.sha256(data).hexdigest()}"\n')
+    text = SECTION.sub("", file.read_text())
+    text = f'{text.rstrip()}\n\n[golden]\nfile = "golden.json"\nsha256 = "{hashlib.sha256(data).hexdigest()}"\n'
+    if set(tomllib.loads(text)) != set(tomllib.loads(file.read_text())) | {"golden"}:
+        raise ModelError(f"{file}: expected `[golden]` as a table of its own, found it within another; take it out")
+    _replace(manifest.folder / "golden.json", data)
+    _replace(file, text.encode())
+
+
+def _replace(file: Path, data: bytes) -> None:
+    """Whole or not at all."""
+    new = file.with_name(f".{file.name}.new")
+    new.write_bytes(data)
+    new.replace(file)
+
+
+def read_all(data: Path) -> list[Bars]:
+    files = sorted(data.glob("*.csv.gz"))
+    if not files:
+        raise ModelError(f"{data}: expected files of one-minute bars, *.csv.gz, found none; give --data")
+    return [read_bars(path) for path in files]
 
 
 def write_all(store: Path, data: Path, ids: Sequence[str] = ()) -> list[str]:
-    every = [read_bars(path) for path in sorted(data.glob("*.csv.gz"))]
+    """Of all models, or of those named; the first one that is of no use is an error."""
+    every = read_all(data)
     chosen = [each for each in read_store(store) if not ids or each.id in ids]
     for each in chosen:
         write(each, every)
     return [each.name for each in chosen]
+
+
+def write_some(store: Path, data: Path, ids: Sequence[str]) -> int:
+    """The same for people: what cannot be done is told, and the others are done. Exit status."""
+    refused: list[str] = []
+    try:
+        every = read_all(data)
+        manifests = read_store(store, lambda error: refused.append(f"left out: {error}"))
+    except ModelError as error:
+        return _told([*refused, f"golden: {error}"], 1)
+    there = {each.id for each in manifests}
+    failed = [f"{each}: no version in {store} that can be read; nothing written" for each in ids if each not in there]
+    done = []
+    for each in manifests:
+        if ids and each.id not in ids:
+            continue
+        try:
+            write(each, every)
+            done.append(each.name)
+        except (ModelError, OSError) as error:
+            failed.append(f"{each.name}: {error}; nothing written")
+    # Of a store of many, only what stands between somebody and his own models is told.
+    told = [*(refused if failed or not ids else ()), *failed]
+    if done:
+        told.append(f"golden rows written: {', '.join(done)}")
+    return _told(told, 1 if failed or (refused and not ids) else 0)
+
+
+def _told(lines: Sequence[str], status: int) -> int:
+    for line in lines:
+        print(line, file=sys.stderr)
+    return status
 
 
 def main() -> int:
@@ -91,8 +148,7 @@ def main() -> int:
     parser.add_argument("--store", type=Path, default=ROOT / "models", help="model store")
     parser.add_argument("--data", type=Path, default=ROOT / "data" / "fx_m1", help="folder of one-minute bars")
     arguments = parser.parse_args()
-    print("golden rows written:", ", ".join(write_all(arguments.store, arguments.data, arguments.ids)), file=sys.stderr)
-    return 0
+    return write_some(arguments.store, arguments.data, arguments.ids)
 
 
 if __name__ == "__main__":

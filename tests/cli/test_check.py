@@ -1,17 +1,19 @@
 """`check`: every problem is told with what to do; nothing wrong, nothing said but ok."""
 
+import hashlib
 import json
 import os
 import shutil
 import socket
 import subprocess
 import threading
+import tomllib
 from pathlib import Path
 
 import pytest
 from running import ROOT, Command, nats_server
 
-from engine.cli import checks_host, checks_outside
+from engine.cli import checks_host, checks_models, checks_outside
 from engine.cli.findings import FAIL, OK, WARN, Finding
 from engine.settings import Settings, read
 
@@ -182,18 +184,85 @@ def test_every_bad_model_is_told(tmp_path: Path) -> None:
     first, second = sorted((tmp_path / "models").glob("*/*/model.toml"))[:2]
     first.write_text("id = 1\n")
     second.write_text("[")
-    findings = list(checks_outside.models(settings))
-    assert [each.level for each in findings] == [FAIL, FAIL]
-    assert all(str(file) in each.detail for each, file in zip(findings, (first, second), strict=True))
+    findings = list(checks_models.models(settings))
+    assert [each.level for each in findings[:3]] == [FAIL, FAIL, OK]
+    assert all(str(file) in each.detail for each, file in zip(findings, (first, second), strict=False))
+    assert findings[2].detail == "xgboost_direction 3.2"
+    shutil.rmtree(tmp_path / "models" / "xgboost_direction")
+    *told, nothing = checks_models.models(settings)
+    assert [str(each.detail).split(":")[0] for each in told] == [str(first), str(second)]
+    assert str(nothing) == (
+        f"FAIL  models — {tmp_path / 'models'}: expected at least one model, found none; "
+        "set `models.path` or restore the bundled `models`"
+    )
+
+
+def spoilt(folder: Path, model_id: str, old: str, new: str) -> Path:
+    """A company's own price model with one thing wrong; its manifest."""
+    to = folder / "models" / model_id / "1.0"
+    shutil.copytree(ROOT / "models" / "basic_lstm" / "1.0", to)
+    text = (to / "model.toml").read_text().replace("basic_lstm", model_id)
+    assert old in text
+    text = text.replace(old, new, 1).replace("version =", f'company = "{model_id}"\nversion =', 1)
+    (to / "model.toml").write_text(text)
+    return to / "model.toml"
+
+
+def test_each_version_is_opened_as_a_worker_does_and_told_with_its_owner(tmp_path: Path) -> None:
+    settings = store_of(tmp_path, "basic_lstm")
+    spoilt(tmp_path, "fine", "weight", "weight")
+    bands = spoilt(tmp_path, "bands", "\nq = ", "\n# q = ")
+    mistyped = spoilt(tmp_path, "mistyped", '"rsi_14"', '"rsi14"')
+    narrow = spoilt(tmp_path, "narrow", '"rsi_14", ', "")
+    ranges = spoilt(tmp_path, "ranges", "[range]\nlow = [", "[range]\nlow = [0.0, ")
+    golden = spoilt(tmp_path, "golden", "closed_minutes", "closed_minutes")
+    rows = json.loads((golden.parent / "golden.json").read_text())
+    rows["rows"][2]["expected"]["rise"][0] += 0.01
+    data = json.dumps(rows)
+    (golden.parent / "golden.json").write_text(data)
+    text, sha256 = golden.read_text(), hashlib.sha256(data.encode()).hexdigest()
+    golden.write_text(text[: text.rindex('sha256 = "')] + f'sha256 = "{sha256}"\n')
+    findings = list(checks_models.models(settings))
+    told = [str(each) for each in findings if each.level != WARN]
+    names = "move_1, move_5, move_15, move_60, place_15, range_15, range_60, volatility_ratio, sma_20_gap, ema_12_gap, "
+    names += "ema_26_gap, macd, rsi_14, atr, spread, gap"
+    others = "; all other versions answer without it"
+    low, high = min(rows_of(ranges, "low")), max(rows_of(ranges, "low"))
+    assert told[0] == (
+        f"FAIL  models — bands 1.0 (bands's price): {bands}: calibration.q: expected 4 numbers from 0.05 to 50, "
+        f"found []; correct the manifest{others}"
+    )
+    assert told[1].startswith(
+        f"FAIL  models — golden 1.0 (golden's price): {golden.parent / 'golden.json'}: row 3: rise: expected ["
+    )
+    assert told[2] == (
+        f"FAIL  models — mistyped 1.0 (mistyped's price): {mistyped}: features: rsi14 is not a feature of the engine "
+        f"for this role; did you mean rsi_14?{others}"
+    )
+    assert told[3] == (
+        f"FAIL  models — narrow 1.0 (narrow's price): {narrow.parent / 'model.onnx'}: rows: expected tensor(float) of "
+        f"shape (1, 50, 15), found tensor(float) of (1, 50, 16); export it so{others}"
+    )
+    assert told[4] == (
+        f"FAIL  models — ranges 1.0 (ranges's price): {ranges}: range.low: expected 17 numbers from -1e+06 to 1e+06: "
+        f"of {names} and sigma, in this order, whatever `features` names, "
+        f"found 18 numbers from {low:g} to {high:g}; correct the manifest{others}"
+    )
+    assert told[5:] == ["ok    models — basic_lstm 1.0, fine 1.0 (fine's price)"]
+
+
+def rows_of(manifest: Path, name: str) -> list[float]:
+    found: list[float] = tomllib.loads(manifest.read_text())["range"][name]
+    return found
 
 
 def test_a_changed_artefact_and_a_missing_model_are_told(tmp_path: Path) -> None:
     settings = store_of(tmp_path, "basic_lstm", "simple_pattern")
     (artefact,) = (tmp_path / "models" / "basic_lstm").glob("*/model.onnx")
     artefact.write_bytes(artefact.read_bytes() + b"x")
-    changed, whole, *missing = checks_outside.models(settings)
+    changed, whole, *missing = checks_models.models(settings)
     assert changed.level == FAIL
-    assert changed.detail.startswith(f"{artefact}: expected sha256 ")
+    assert changed.detail.startswith(f"basic_lstm 1.0: {artefact}: expected sha256 ")
     assert whole.level == OK
     assert whole.detail.startswith("simple_pattern ")
     assert (

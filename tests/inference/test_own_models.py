@@ -21,35 +21,41 @@ onnx = pytest.importorskip("onnx")
 
 FEATURES = ["move_1", "volatility_ratio", "our_number"]
 BIAS = np.array([0.1, 0.2, 0.3], "f4")
+EXTRA = 'extra = ["not_used", "our_number"]\n'
 PULL = 0.5  # of the company's own number on BUY
 
 
-def classifier() -> bytes:
-    """Chances from a bias and the company's own number."""
+def classifier(spoil: str = "", ir_version: int = 8, opset: int = 17) -> bytes:
+    """Chances from a bias and the company's own number; `spoil` names another operator than Softmax."""
     helper, floats = onnx.helper, onnx.TensorProto.FLOAT
     weight = np.zeros((3, 3), "f4")
     weight[2, 2] = PULL
     graph = helper.make_graph(
         [
             helper.make_node("Gemm", ["columns", "w", "b"], ["logit"]),
-            helper.make_node("Softmax", ["logit"], ["direction"], axis=1),
+            helper.make_node(spoil, ["logit"], ["direction"])
+            if spoil
+            else helper.make_node("Softmax", ["logit"], ["direction"], axis=1),
         ],
         "own",
         [helper.make_tensor_value_info("columns", floats, ["rows", 3])],
         [helper.make_tensor_value_info("direction", floats, ["rows", 3])],
         [onnx.numpy_helper.from_array(weight, "w"), onnx.numpy_helper.from_array(BIAS, "b")],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version
+    ).SerializeToString()
 
 
-def add_own(store: Path, company: str = "acme", golden: str = "") -> Path:
+def add_own(store: Path, company: str = "acme", golden: str = "", artefact: bytes = b"", also: str = "") -> Path:
     folder = store / "acme_sides" / "1.0"
     folder.mkdir(parents=True)
-    artefact = classifier()
+    artefact = artefact or classifier()
     (folder / "model.onnx").write_bytes(artefact)
     (folder / "model.toml").write_text(
         f'id = "acme_sides"\nversion = "1.0"\ncompany = "{company}"\nkind = "other"\nrole = "direction"\n'
         f"features = {json.dumps(FEATURES)}\nclosed_minutes = 0\noutputs = []\nhorizons = [15]\nweight = 0.5\n"
+        f"{also or EXTRA}"
         f'[artefact]\nfile = "model.onnx"\nsha256 = "{hashlib.sha256(artefact).hexdigest()}"\n'
         "[calibration]\n[training]\n[quality]\n"
     )
@@ -74,7 +80,7 @@ def ask(predictor: Predictor, plans: list[int], numbers: list[float], largest: i
     market, mids = Market(tier=Tier.ENTERPRISE), walk(np.random.default_rng(91), 100)
     for key, (plan, number) in enumerate(zip(plans, numbers, strict=True)):
         slot = market.minute(key, 0, float(mids[-1]), history=mids[:-1])
-        slot["plan"], slot["extra_count"], slot["extra"][0] = plan, 1, number
+        slot["plan"], slot["extra_count"], slot["extra"][:2] = plan, 2, (-9.0, number)
     return answer(predictor, market.slots(), len(plans), windows(len(plans)), largest=largest)[: len(plans)]
 
 
@@ -173,3 +179,90 @@ def test_golden_rows_that_are_none_are_refused(tmp_path: Path, caplog: pytest.Lo
         "messages and what they must give, found KeyError: 'message'; make them again with "
         "`python -m engine.training.golden`"
     )
+
+
+def why_left_out(store: Path, caplog: pytest.LogCaptureFixture) -> str:
+    """The last line of a worker's log, less what each begins with."""
+    with caplog.at_level(logging.ERROR):
+        predictor = make_predictor(store)
+    assert "acme_sides" not in {model.manifest.id for model in predictor.models.values()}
+    return caplog.messages[-1].removeprefix("model acme_sides 1.0 is left out, its fallback answers: ")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (
+            "Log",
+            "direction: expected three chances that sum to 1, found [-2.302585, -1.609438, -1.203973]; "
+            "correct its output",
+        ),
+        (
+            "Sqrt",
+            "direction: expected three chances that sum to 1, found [0.316228, 0.447214, 0.547723]; correct its output",
+        ),
+    ],
+)
+def test_numbers_that_are_no_chances_are_told_with_tensor_and_values(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: str, found: str
+) -> None:
+    folder = add_own(tmp_path, artefact=classifier(spoil))
+    assert why_left_out(tmp_path, caplog) == f"{folder / 'model.onnx'}: {found}"
+
+
+def test_model_that_cannot_take_what_is_not_known_is_told_which_input_that_was(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = add_own(tmp_path)
+    manifest = folder / "model.toml"
+    manifest.write_text(manifest.read_text().replace('"volatility_ratio"', '"correlation_mean"'))
+    assert why_left_out(tmp_path, caplog) == (
+        f"{folder / 'model.onnx'}: direction: expected three chances that sum to 1, found [nan, nan, nan], where "
+        "correlation_mean = NaN; make the model take NaN (an imputer), or correct its output"
+    )
+
+
+def test_a_file_newer_than_the_runtime_is_told_what_to_set_before_saving(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    runtime = f"ONNX Runtime {pytest.importorskip('onnxruntime').__version__}"
+    folder = add_own(tmp_path, artefact=classifier(ir_version=99))
+    told = why_left_out(tmp_path, caplog)
+    most = told.split("IR version ")[1].split()[0]
+    assert told == (
+        f"{folder / 'model.onnx'}: expected IR version {most} at most, which {runtime} reads, found 99; "
+        f"set model.ir_version = {most} before saving"
+    )
+    shutil.rmtree(folder)
+    folder = add_own(tmp_path, artefact=classifier(opset=99))
+    told = why_left_out(tmp_path, caplog)
+    most = told.split("opset ")[1].split()[0]
+    assert told == (
+        f"{folder / 'model.onnx'}: expected opset {most} of ai.onnx at most, which {runtime} reads, found 99; "
+        "export it with that"
+    )
+
+
+@pytest.mark.parametrize(
+    ("also", "found"),
+    [
+        (
+            'extra = ["our_numbr"]\n',
+            "features: our_number is not a feature of the engine for this role; name it in `extra` if your vectors "
+            "carry it; did you mean our_numbr?",
+        ),
+        (
+            'extra = ["our_number", "rsi_14"]\n',
+            "extra: expected names that no feature of the engine has, found ['rsi_14']; rename them",
+        ),
+        (
+            f"extra = {json.dumps([f'n{n}' for n in range(65)])}\n",
+            "extra: expected at most 64 names, found 65; send fewer numbers",
+        ),
+    ],
+)
+def test_a_mistyped_name_is_never_one_of_the_companys_own_numbers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, also: str, found: str
+) -> None:
+    folder = add_own(tmp_path, also=also)
+    assert why_left_out(tmp_path, caplog) == f"{folder / 'model.toml'}: {found}"

@@ -233,8 +233,8 @@ def test_versions_that_cannot_be_used_are_left_out_and_each_is_told(folder):
         f"{store / 'linked'}: expected a folder of a model, found a symbolic link; put the folder itself there",
         f"{folder.parent / 'v2'}: expected a version such as 1.0, found 'v2'; rename the folder",
         f"{bad}: closed_minute is unknown; did you mean closed_minutes?",
-        f"{moved}: company, user: expected ('acme', ''), as in version 1.0, found ('other', ''); a model has one owner, "
-        "give this one another id",
+        f"{moved}: company, user: expected ('acme', ''), as in version 1.0, found ('other', ''); a model has one "
+        "owner, give this one another id",
         f"{second}: role: expected one price model for acme, found acme_price and zzz_price; "
         "keep one of them in the store",
     ]

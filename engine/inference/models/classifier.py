@@ -8,6 +8,7 @@ import numpy as np
 
 from engine.errors import ModelError
 from engine.inference.batch import COLUMN_NAMES, COLUMNS, DIRECTION, Batch, Output, are_chances
+from engine.inference.models.names import check_names
 from engine.inference.models.session import Session
 from engine.registry.manifest import Manifest
 from fastpath import layout
@@ -25,17 +26,18 @@ class ClassifierModel:
         self._all = np.zeros(COLUMNS + layout.extra_max, "f4")
 
     def open(self) -> None:
-        """Names that the engine does not know are the company's own numbers: `extra` has them in this order."""
-        features = self.manifest.features
-        own = [name for name in features if name not in COLUMN_NAMES]
-        if len(own) > (layout.extra_max if self.manifest.company else 0):
+        """What the engine computes, and the company's own numbers, which the manifest's `extra` names."""
+        file, own = self.manifest.folder / "model.toml", self.manifest.extra
+        if len(own) > layout.extra_max:
             raise ModelError(
-                f"{self.manifest.folder / 'model.toml'}: features: expected some of {', '.join(COLUMN_NAMES)}, "
-                f"and at most {layout.extra_max} others of a company's own, found {own}"
+                f"{file}: extra: expected at most {layout.extra_max} names, found {len(own)}; send fewer numbers"
             )
-        self._columns = np.array(
-            [COLUMNS + own.index(name) if name in own else COLUMN_NAMES.index(name) for name in features]
-        )
+        if taken := set(own) & set(COLUMN_NAMES):
+            raise ModelError(
+                f"{file}: extra: expected names that no feature of the engine has, found {sorted(taken)}; rename them"
+            )
+        check_names(self.manifest, (*COLUMN_NAMES, *own), "name it in `extra` if your vectors carry it")
+        self._columns = np.array([(*COLUMN_NAMES, *own).index(name) for name in self.manifest.features], "i8")
         self._session.open()
 
     def run(self, slots: list[int], batch: Batch, output: Output, importance: np.ndarray) -> None:

@@ -6,9 +6,9 @@ What must stay true: inputs of a row are that slot's own, and outputs are checke
 
 import numpy as np
 
-from engine.errors import ModelError
 from engine.inference.batch import LSTM_MINUTES, PRICE, Batch, Output, are_chances, are_finite
 from engine.inference.features import FEATURE_NAMES
+from engine.inference.models.names import check_names
 from engine.inference.models.session import Session
 from engine.registry.manifest import Manifest
 from fastpath import layout
@@ -25,12 +25,7 @@ class PriceModel:
         self._columns = np.zeros(0, "i8")
 
     def open(self) -> None:
-        unknown = sorted(set(self.manifest.features) - set(FEATURE_NAMES))
-        if unknown:
-            raise ModelError(
-                f"{self.manifest.folder / 'model.toml'}: features: expected some of {', '.join(FEATURE_NAMES)}, "
-                f"found {unknown}"
-            )
+        check_names(self.manifest, FEATURE_NAMES)
         self._columns = np.array([FEATURE_NAMES.index(name) for name in self.manifest.features])
         self._session.open()
 

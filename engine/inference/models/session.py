@@ -5,6 +5,7 @@ not depend on other rows, so rows run one by one, on one thread, in the caller's
 """
 
 import os
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,6 +16,23 @@ import onnxruntime
 from engine.errors import ModelError
 from engine.inference.models.onnx_bytes import check_onnx
 from engine.registry.manifest import Manifest, read_artefact
+
+
+def _refused(told: str) -> str:
+    """ONNX Runtime's words as ours. Too new a file is what the newest exporters write by themselves."""
+    runtime = f"ONNX Runtime {onnxruntime.__version__}"
+    if found := re.search(r"IR version: (\d+), max supported IR version: (\d+)", told):
+        version, most = found.groups()
+        return (
+            f"expected IR version {most} at most, which {runtime} reads, found {version}; "
+            f"set model.ir_version = {most} before saving"
+        )
+    if found := re.search(
+        r"Opset (\d+) is under development.*support for domain (\S+) is till opset (\d+)", told, re.S
+    ):
+        version, domain, most = found.groups()
+        return f"expected opset {most} of {domain} at most, which {runtime} reads, found {version}; export it with that"
+    return f"expected a model that {runtime} accepts, found: {told}; export it again"
 
 
 class Session:
@@ -41,10 +59,7 @@ class Session:
         try:
             self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise ModelError(
-                f"{path}: expected a model that ONNX Runtime {onnxruntime.__version__} accepts, found: {error}; "
-                "export it again"
-            ) from error
+            raise ModelError(f"{path}: {_refused(str(error))}") from error
         for each in (*self._session.get_inputs(), *self._session.get_outputs()):
             self._check(each)
         found = {each.name for each in (*self._session.get_inputs(), *self._session.get_outputs())}

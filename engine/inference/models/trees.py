@@ -13,6 +13,7 @@ import numpy as np
 from engine.errors import ModelError
 from engine.inference.batch import COLUMN_NAMES, DIRECTION, Batch, Output, are_chances, are_finite
 from engine.inference.jit import kernel
+from engine.inference.models.names import check_names
 from engine.inference.shap import DEPTH_MAX, Leaves, explain
 from engine.registry.manifest import Manifest, read_artefact
 
@@ -101,10 +102,7 @@ class DirectionModel:
     def open(self) -> None:
         import xgboost  # slow to import, and needed here alone
 
-        file = self.manifest.folder / "model.toml"
-        unknown = sorted(set(self.manifest.features) - set(COLUMN_NAMES))
-        if unknown:
-            raise ModelError(f"{file}: features: expected some of {', '.join(COLUMN_NAMES)}, found {unknown}")
+        check_names(self.manifest, COLUMN_NAMES)
         booster = xgboost.Booster()
         try:
             booster.load_model(bytearray(read_artefact(self.manifest)))
