@@ -50,9 +50,14 @@ def input_of(answer: Answer) -> str:
 
 
 def check(
-    streams: list[Stream], readers: dict[str, Reader], engine: str, twin: dict[str, bytes] | None = None
+    streams: list[Stream],
+    readers: dict[str, Reader],
+    engine: str,
+    twin: dict[str, bytes] | None = None,
+    intervals: bool = True,
 ) -> Found:
-    """What came on each bus for these streams, against what they sent, and against an undisturbed run's answers."""
+    """What came on each bus for these streams, against what they sent, and against an undisturbed run's answers;
+    without `intervals` lower and upper price may differ."""
     sent = {stream.name(sequence) for stream in streams for sequence in stream.sent}
     found = Found(sent=len(sent))
     first: dict[str, bytes] = dict(twin or {})
@@ -74,7 +79,8 @@ def check(
                     late.add(name)
                 if _unpredicted(answer):
                     unpredicted.add(name)
-                if first.setdefault(name, answer.comparable()) != answer.comparable():
+                said = answer.comparable(intervals)
+                if first.setdefault(name, said) != said:
                     found.changed.append(f"{bus}: {name}")
                 if counts[name] > 1:
                     found.doubled.append(f"{bus}: {name}")

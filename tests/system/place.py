@@ -47,8 +47,10 @@ class Place:
             for number, company in enumerate(companies)
         ]
 
-    def check(self, streams: list[Stream], both: Both, twin: dict[str, bytes] | None = None) -> Found:
-        found = check(streams, both.readers, self.engine.name, twin)
+    def check(
+        self, streams: list[Stream], both: Both, twin: dict[str, bytes] | None = None, intervals: bool = True
+    ) -> Found:
+        found = check(streams, both.readers, self.engine.name, twin, intervals)
         print(found.summary())
         return found
 

@@ -115,13 +115,18 @@ class Answer:
     def rejection(self) -> Rejection:
         return Rejection.FromString(self.envelope.payload)
 
-    def comparable(self) -> bytes:
+    def comparable(self, intervals: bool = True) -> bytes:
         """What it says, less what may differ when it is given again."""
         if self.envelope.message_type != "ml_inference":
             return self.envelope.payload
         batch = self.batch
         batch.ClearField("performance_metrics")
         batch.ClearField("trace")
+        if not intervals:
+            for prediction in batch.predictions:
+                for each in prediction.price.horizon_predictions:
+                    each.ClearField("lower_price")
+                    each.ClearField("upper_price")
         return batch.SerializeToString(deterministic=True)
 
 
