@@ -62,11 +62,12 @@ class Tape:
         self.segments: list[tuple[Path, dict]] = []
 
     def open(self) -> "Tape":
-        for path in tape.segments(self.path):
+        paths = tape.segments(self.path)
+        for path in paths:
             try:
                 self.segments.append((path, tape.read_head(path)))
             except TapeError as error:
-                if not self.skip_holes and path != tape.segments(self.path)[-1]:
+                if not self.skip_holes and (path != paths[-1] or not self.segments):
                     raise
                 self.note(str(error))
         if not self.segments:

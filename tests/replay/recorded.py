@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.contract.ml.envelope_pb2 import MLProcessingEnvelope
+from engine.watch import tape
 from tests.system.servers import EngineProcess, Issuer, until
 from tests.system.test_local_bus import Socket, subscription
 from tests.system.traffic import MINUTE_NS, SYMBOLS, Stream
@@ -132,6 +133,15 @@ def record(folder: Path) -> Live:
         live.killed("worker-5")
         live.send(300)
         live.killed("watch-4")
+
+        def begun_anew() -> bool:
+            """The new watch may have had to wait until windows could be copied."""
+            live.send(9)
+            live.receive()
+            found = tape.segments(folder / "tape")
+            return len(found) >= 3 and tape.read_head(found[-1])["whole"]
+
+        until(begun_anew, WITHIN_S, "the tape goes on with a segment that replay can begin at")
         live.send(300)
         live.odd_ones()
         live.send(300)
