@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine import limits
 from engine.child import Child
-from engine.inference import microbatch
+from engine.inference import jit, microbatch
 from engine.inference.loop import serve
 from engine.inference.predictor import Predictor
 from engine.shared import Phase
@@ -19,6 +19,8 @@ def run(child: Child) -> int:
     predictor = Predictor(
         Path(settings.models.path), shared.versions, shared.plans, child.row, settings.engine.max_batch
     )
+    if not any(jit.FOLDER.glob("*.nbc")):
+        child.log.info("compiling kernels (first start), which takes a minute or two")
     predictor.load()
     microbatch.warm(shared.requests[0].slots, shared.answers[0].slots)
     child.pulse(Phase.STANDBY)

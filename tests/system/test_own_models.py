@@ -7,6 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,20 @@ def ask(url: str, stream: Stream) -> Prediction:
     return asyncio.run(answered())
 
 
+@contextmanager
+def reading(folder: Path, url: str) -> Iterator[Iterator[str]]:
+    """Lines of the guide's reader, which listens by now."""
+    command = [sys.executable, "-u", script("read_answers.py", folder), url, "acme"]
+    about = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=ROOT, env=about, stdout=subprocess.PIPE, text=True) as reader:
+        try:
+            assert reader.stdout is not None
+            assert next(reader.stdout) == "listening\n"
+            yield iter(reader.stdout)
+        finally:
+            reader.kill()
+
+
 def members(prediction: Prediction) -> set[str]:
     return {each.model.model_id for each in prediction.ensemble.contributions}
 
@@ -78,11 +94,24 @@ def members(prediction: Prediction) -> set[str]:
 def test_models_of_the_guide_answer_their_company_and_nobody_else(
     folder: Path, store: Path, issuer: Issuer, nats_url: str
 ) -> None:
-    settings = {"engine": {"deadline_ms": 10_000}, "models": {"path": str(store)}}
     own = {name for name in OWN if (store / name).exists()}
-    with EngineProcess(folder, issuer, nats_url, settings=settings) as engine:
+    mixed = folder / "mixed"  # beside them, somebody else's manifest that cannot be read
+    shutil.copytree(store, mixed)
+    broken = mixed / "borg_direction" / "1.0" / "model.toml"
+    shutil.copytree(mixed / "acme_direction" / "1.0", broken.parent)
+    broken.write_text(broken.read_text().replace("acme", "borg").replace("closed_minutes", "closed_minute"))
+    settings = {"engine": {"deadline_ms": 10_000}, "models": {"path": str(mixed)}}
+    with EngineProcess(folder, issuer, nats_url, settings=settings) as engine, reading(folder, nats_url) as lines:
         engine.wait_ready()
+        assert (
+            f"a model version is left out, its fallback answers: {broken}: closed_minute is unknown; "
+            "did you mean closed_minutes?"
+        ) in engine.log()
         acme = ask(nats_url, Stream("acme", "feed", issuer.token("acme")))
+        shown = [next(lines) for _ in range(1 + len(acme.ensemble.contributions))]
+        assert shown[0].startswith("EURUSD OK ")
+        assert {line.split()[0] for line in shown[1:]} == members(acme)
+        assert not any("stands in" in line for line in shown)
         assert members(acme) >= own
         assert not any(each.fallback for each in acme.ensemble.contributions if each.model.model_id in own)
         chances = (acme.direction.buy_probability, acme.direction.hold_probability, acme.direction.sell_probability)
