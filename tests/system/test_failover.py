@@ -176,7 +176,7 @@ def test_everything_killed_at_once_and_started_again_answers_all_that_was_unansw
             await both.all_answered(streams, 30)
             print(f"whole again after {ready_s:.1f} s")
             # What was read again below the commit closed minutes without a prediction: intervals may be others.
-            found = place.check(streams, both, intervals=False)
+            found = place.check(streams, both, engine_lost=True)
             assert found.bad(but=("doubled", "disordered")) == {}
             assert len(found.doubled) < found.sent / 4, "only what was on its way is repeated"
 
