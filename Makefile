@@ -1,5 +1,6 @@
 # `make setup` makes .venv/ with everything to run; the other targets call it.
-# Python 3.11 or newer and a C compiler are all that must be there before.
+# Python 3.11 or newer and a C compiler are all that must be there before; the tests' Kafka broker needs
+# Java 17 and Maven too, which `make test-setup` installs where it may, or says what else to set.
 
 PYTHON ?= python3
 VENV := .venv
