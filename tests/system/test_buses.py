@@ -103,7 +103,7 @@ def test_without_kafka_nats_goes_on_undisturbed_and_kafka_has_every_answer_after
             seen_s = await seeing
             assert place.engine.health()["status"] == "degraded"
             print(f"{fault}: median {medians[0]:.2f} ms before, {medians[1]:.2f} ms during; told after {seen_s:.1f} s")
-            assert medians[1] < 2 * medians[0] + 2
+            assert medians[1] < medians[0] + 100, "what waited for Kafka would wait as long as its timeouts"
             await asyncio.to_thread(getattr(where, back))
             await whole_again(place)
             on_kafka = both.readers["kafka"]
