@@ -1,5 +1,6 @@
 # `make setup` makes .venv/ with everything to run; the other targets call it.
-# Python 3.11 or newer and a C compiler are all that must be there before.
+# Python 3.11 or newer and a C compiler are all that must be there before; the tests' Kafka broker needs
+# Java 17 and Maven too, which `make test-setup` installs where it may, or says what else to set.
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +15,7 @@ SOURCES := setup.py pyproject.toml constraints.txt $(wildcard fastpath/*.pyx fas
 # What pyproject.toml says that the engine needs, and each extra that is named.
 needs = $(shell $(PYTHON) -c 'import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*(f"\x27{n}\x27" for n in sum((p["optional-dependencies"][e] for e in sys.argv[1:]), p["dependencies"])))' $(1))
 
-.PHONY: setup test-setup demo test bench clean
+.PHONY: setup test-setup demo test chaos bench clean
 
 setup: $(VENV)/.kernels
 
@@ -55,6 +56,11 @@ demo: setup
 
 test: test-setup
 	@$(RUN) -m pytest
+
+# Faults at random instants for CHAOS_SECONDS; TICKPATH_CHAOS_SEED repeats a run's.
+CHAOS_SECONDS ?= 3600
+chaos: test-setup
+	@TICKPATH_CHAOS_SECONDS=$(CHAOS_SECONDS) $(RUN) -m pytest -s tests/system/test_chaos.py
 
 bench: test-setup
 	@$(RUN) -m bench

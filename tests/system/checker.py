@@ -54,10 +54,12 @@ def check(
     readers: dict[str, Reader],
     engine: str,
     twin: dict[str, bytes] | None = None,
-    intervals: bool = True,
+    engine_lost: bool = False,
 ) -> Found:
-    """What came on each bus for these streams, against what they sent, and against an undisturbed run's answers;
-    without `intervals` lower and upper price may differ."""
+    """What came on each bus for these streams, against what they sent, and against an undisturbed run's answers.
+
+    Where a whole engine was lost, one of two answers may be late or EXPIRED, and intervals may be others.
+    """
     sent = {stream.name(sequence) for stream in streams for sequence in stream.sent}
     found = Found(sent=len(sent))
     first: dict[str, bytes] = dict(twin or {})
@@ -79,8 +81,8 @@ def check(
                     late.add(name)
                 if _unpredicted(answer):
                     unpredicted.add(name)
-                said = answer.comparable(intervals)
-                if first.setdefault(name, said) != said:
+                said = answer.comparable(intervals=not engine_lost)
+                if first.setdefault(name, said) != said and not (engine_lost and name in late | unpredicted):
                     found.changed.append(f"{bus}: {name}")
                 if counts[name] > 1:
                     found.doubled.append(f"{bus}: {name}")
@@ -117,7 +119,7 @@ def _unpredicted(answer: Answer) -> bool:
     )
 
 
-async def undisturbed(url: str, streams: list[Stream], names: set[str]) -> dict[str, bytes]:
+async def undisturbed(url: str, streams: list[Stream], names: set[str], intervals: bool) -> dict[str, bytes]:
     """The answers of a run over one bus in order, of those inputs alone: what every other run of them must say."""
     inputs = sorted((n, s.company, s) for s in streams for n in s.sent if s.name(n) in names)
     client = await nats.connect(url)
@@ -128,10 +130,10 @@ async def undisturbed(url: str, streams: list[Stream], names: set[str]) -> dict[
             await eventually(lambda: len(reader.answers) >= count - 40, 30, "the undisturbed run goes on")  # noqa: B023
     await eventually(lambda: len(reader.answers) >= len(inputs), 30, "the undisturbed run is answered")
     await client.close()
-    return {input_of(answer): answer.comparable() for stream in streams for answer in reader.named(stream)}
+    return {input_of(answer): answer.comparable(intervals) for stream in streams for answer in reader.named(stream)}
 
 
-def twin_of(url: str, streams: list[Stream], readers: dict[str, Reader]) -> dict[str, bytes]:
+def twin_of(url: str, streams: list[Stream], readers: dict[str, Reader], intervals: bool = True) -> dict[str, bytes]:
     """What an undisturbed engine, just started, says to all that was answered in its turn."""
     names = {
         input_of(answer)
@@ -140,4 +142,4 @@ def twin_of(url: str, streams: list[Stream], readers: dict[str, Reader]) -> dict
         for answer in reader.named(stream)
         if answer.envelope.message_type == "ml_inference" and not answer.batch.late
     }
-    return asyncio.run(undisturbed(url, streams, names))
+    return asyncio.run(undisturbed(url, streams, names, intervals))

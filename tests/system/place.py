@@ -48,9 +48,9 @@ class Place:
         ]
 
     def check(
-        self, streams: list[Stream], both: Both, twin: dict[str, bytes] | None = None, intervals: bool = True
+        self, streams: list[Stream], both: Both, twin: dict[str, bytes] | None = None, engine_lost: bool = False
     ) -> Found:
-        found = check(streams, both.readers, self.engine.name, twin, intervals)
+        found = check(streams, both.readers, self.engine.name, twin, engine_lost)
         print(found.summary())
         return found
 
