@@ -8,9 +8,8 @@ stands in a message.
 import logging
 import ssl
 from pathlib import Path
-from typing import Any
 
-from engine.errors import BusError, SettingsError
+from engine.errors import BusError
 from engine.settings import Kafka, Local, Nats
 
 LOG = logging.getLogger("tickpath.client")
@@ -58,26 +57,6 @@ def check_files(section: Nats) -> None:
                 f"bus.nats.credentials_file = {section.credentials_file}: cannot be read ({error.strerror}); "
                 "expected a .creds file"
             ) from error
-
-
-def kafka_options(section: Kafka, name: str) -> dict[str, Any]:
-    """For librdkafka. What the section's options say goes before everything else."""
-    options: dict[str, Any] = {
-        "bootstrap.servers": section.bootstrap,
-        "client.id": name,
-        "reconnect.backoff.ms": 50,
-        "reconnect.backoff.max.ms": 500,
-    }
-    options |= dict(option.split("=", 1) for option in section.options)
-    if section.sasl_password_file:
-        try:
-            options["sasl.password"] = Path(section.sasl_password_file).read_text().strip()
-        except OSError as error:
-            raise SettingsError(
-                f"bus.kafka.sasl_password_file = {section.sasl_password_file}: cannot be read ({error.strerror}); "
-                "expected a file with the password"
-            ) from error
-    return options
 
 
 def reason(error: BaseException) -> str:

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, Protocol
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from engine.bus import frames
+from engine.bus import frames, kafka
 from engine.bus.nats import SUBJECTS_PENDING_BYTES, NatsLink
-from engine.client.connecting import BUS_LOG, check_files, kafka_options, reason
+from engine.client.connecting import BUS_LOG, check_files, reason
 from engine.client.sender import subscription
 from engine.client.tokens import Tokens
 from engine.contract.names import PREDICTIONS_SUBJECT, REJECTIONS_SUBJECT, is_name
@@ -143,7 +143,7 @@ class KafkaSource:
             "fetch.wait.max.ms": 20,
             "allow.auto.create.topics": False,
             "topic.metadata.refresh.interval.ms": int(NEW_PARTITIONS_S * 1000),
-            **kafka_options(self._section, self._name),
+            **kafka.options(self._section, self._name),
             "error_cb": self._on_error,
             "logger": BUS_LOG,
         }

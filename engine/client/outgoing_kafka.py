@@ -9,7 +9,8 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from engine.client.connecting import BUS_LOG, kafka_options
+from engine.bus import kafka
+from engine.client.connecting import BUS_LOG
 from engine.client.outgoing import RETRY_S, BusLane, Outgoing
 from engine.contract.names import FEATURES_SUBJECT
 from engine.errors import BusError
@@ -41,7 +42,7 @@ class KafkaLane(BusLane):
 
         defaults = {"enable.idempotence": True, "linger.ms": 1, "message.timeout.ms": 60_000}
         own = {"error_cb": self._on_error, "logger": BUS_LOG}
-        self._producer = Producer({**defaults, **kafka_options(self._section, self._name), **own})
+        self._producer = Producer({**defaults, **kafka.options(self._section, self._name), **own})
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._tasks = [loop.create_task(self._probe()), loop.create_task(self._poll())]
