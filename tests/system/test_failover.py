@@ -139,6 +139,10 @@ def test_the_kafka_process_killed_at_any_instant_loses_nothing_and_never_disturb
                 for sequence in sorted(set(on_nats.sent) - both.answered(on_nats)):
                     await both.over_nats(on_nats, sequence, on_nats.sent[sequence].SerializeToString())
             await both.all_answered(streams, 15)
+            there = both.readers["kafka"]
+            await eventually(
+                lambda: all(set(s.sent) <= set(there.answered(s)) for s in streams), 15, "Kafka has all, too"
+            )
             print(f"{KILLS} kills; back after {sorted(took)[KILLS // 2]:.2f} s (median), {max(took):.2f} s (longest)")
             found = place.check(streams, both)
             assert found.bad(but=("doubled",)) == {}
