@@ -114,11 +114,15 @@ class Ingress:
         """Some records, as long as nothing else waits: Kafka keeps what is not read now."""
         if self.offsets.ring is None or self._draining or self._crowded():
             return
-        for place, record in islice(self.offsets.waiting(), limits.KAFKA_READ_MAX):
-            subject = f"{FEATURES_SUBJECT}.{record.key.replace('/', '.', 1)}" if record.key else None
-            self.take(record.raw, subject, Bus.KAFKA, place)
-            if self._crowded():
-                break
+        try:
+            for place, record in islice(self.offsets.waiting(), limits.KAFKA_READ_MAX):
+                subject = f"{FEATURES_SUBJECT}.{record.key.replace('/', '.', 1)}" if record.key else None
+                self.take(record.raw, subject, Bus.KAFKA, place)
+                if self._crowded():
+                    break
+        except Exception as error:  # the ring is corrupt, or a fault of ours: only a successor can go on
+            self.broken = error
+            return
         self.offsets.advance(self.sequencer.tail_position)
         self.bell.sleep()  # then looks once more: what came before this is seen here, what comes after rings
         if self.offsets.more() and not self._crowded():
