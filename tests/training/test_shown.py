@@ -8,7 +8,7 @@ import pytest
 from engine.inference.batch import IMAGE_MINUTES, new_batch, new_output
 from engine.inference.models.cnn import PatternModel
 from engine.registry.manifest import read_manifest
-from engine.training import bootstrap, lessons, pictures, reliability, shapes, shown
+from engine.training import bootstrap, lessons, reliability, shown
 from engine.training.patterns import NAMES, label
 from engine.training.simulate import FINE, draw
 from engine.training.touch import Touch
@@ -64,25 +64,6 @@ def test_bundled_models_say_what_they_were_measured_by(bundled):
     assert f"Outside of the band of all seven: {beyond}." in card
     learned, error = np.array(quality["shuffled_brier_difference"]), np.array(quality["shuffled_standard_error"])
     assert (learned > -2.0 * error).all()
-
-
-def test_labels_teach_and_shuffled_labels_do_not():
-    taught, fresh = lessons.of_walks(200_000, SEED), lessons.walks(30_000, SEED - 1)
-    path, held = lessons.walks(30_000, SEED - 2), label(fresh)
-    kind = shapes.SIMPLE
-    fitted = pictures.fit(kind.plan, taught, lessons.of_walks(50_000, SEED + 100), seed=SEED, epochs=2, report=print)
-    shapes.calibrate(fitted.parameters, pictures.logits(kind.plan, fitted.parameters, path), label(path))
-    blind = shapes.shuffled(kind, taught, path, label(path), SEED)
-    print(f"seed {SEED}")
-    rate = label(path).mean(0)
-    worse = {}
-    for name, parameters in (("taught", fitted.parameters), ("shuffled", blind)):
-        said = shapes.chances_of(kind.plan, parameters)(fresh)
-        worse[name] = ((said - held) ** 2 - (rate - held) ** 2).sum(axis=1)
-    found = {name: each.mean() / (each.std() / np.sqrt(len(each))) for name, each in worse.items()}
-    assert found["taught"] < -3.0, found
-    assert worse["shuffled"].mean() > 0.1 * worse["taught"].mean(), found
-    assert fitted.watched_loss[1] < fitted.watched_loss[0]
 
 
 def test_hours_keep_two_days_from_every_file_of_minutes():
