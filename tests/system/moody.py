@@ -106,7 +106,7 @@ def put(store: Path, model_id: str, version: str, artefact: bytes, features: lis
     folder = store / model_id / version
     folder.mkdir(parents=True)
     (folder / "model.onnx").write_bytes(artefact)
-    whose = f'company = "{company}"\n' if company else ""
+    whose = f'company = "{company}"\nextra = {json.dumps(features)}\n' if company else ""
     (folder / "model.toml").write_text(
         f'id = "{model_id}"\nversion = "{version}"\n{whose}kind = "other"\nrole = "direction"\n'
         f'features = {json.dumps(features)}\nclosed_minutes = 0\noutputs = ["direction"]\nhorizons = [15]\n'
