@@ -100,6 +100,7 @@ class EngineProcess:
             "auth": {"jwks_file": str(issuer.jwks_file)},
             "models": {"path": str(ROOT / "models")},
             "http": {"listen": f"127.0.0.1:{self.port}"},
+            "tape": {"recorder_path": str(folder / "incidents")},
         }
         if nats_url:
             sections["bus.nats"] = {"url": nats_url}

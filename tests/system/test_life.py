@@ -163,7 +163,7 @@ def test_a_killed_supervisor_takes_everybody_with_it_and_a_new_engine_starts_at_
     with EngineProcess(folder, issuer, nats_url, local_path) as engine:
         engine.wait_ready()
         pids = engine.children()
-        assert len(pids) == 5
+        assert len(pids) == 6
         assert engine.handle is not None
         engine.handle.kill()
         killed_s = time.monotonic()
