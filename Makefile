@@ -60,7 +60,7 @@ test: test-setup
 # Faults at random instants for CHAOS_SECONDS; TICKPATH_CHAOS_SEED repeats a run's.
 CHAOS_SECONDS ?= 3600
 chaos: test-setup
-	@TICKPATH_CHAOS_SECONDS=$(CHAOS_SECONDS) $(RUN) -m pytest -s tests/system/test_chaos.py
+	@TICKPATH_CHAOS_SECONDS=$(CHAOS_SECONDS) $(RUN) -m pytest -s -m chaos tests/system/test_chaos.py
 
 bench: test-setup
 	@$(RUN) -m bench

@@ -212,6 +212,7 @@ async def run(chaos: Chaos, streams: list[Stream]) -> Both:
         return both
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(SECONDS + 600)
 def test_faults_at_random_instants_lose_nothing_that_is_on_kafka_and_change_no_answer(tmp_path):
     print(f"TICKPATH_CHAOS_SEED={SEED} TICKPATH_CHAOS_SECONDS={SECONDS:g}")
