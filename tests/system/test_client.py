@@ -272,6 +272,7 @@ def test_an_engine_answers_a_producer_on_two_buses_once_and_both_copies_agree(fo
                 await asyncio.sleep(0.002)
             found = await reading
             await eventually(lambda: reader.counts["duplicates"] >= count, 10, "the other bus's copies come")
+            await eventually(lambda: reader.counts["heartbeats"] > 0, 10, "an idle producer's heartbeat comes")
             return names, found, reader.counts
 
     settings = {"engine": {"deadline_ms": 10_000}}
