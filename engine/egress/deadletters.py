@@ -17,7 +17,7 @@ from fastpath.ring import ByteRing
 
 
 def dead_letter(gathered: Gathered, inputs: ByteRing, engine: str, counters: np.ndarray, log: Logger) -> Answer | None:
-    """What goes to NATS beside an answer that has a poisoned vector; None where there is none."""
+    """What goes to NATS and Kafka beside an answer that has a poisoned vector; None where there is none."""
     if all(int(slot["reason"]) != Reason.POISON for slot in gathered.slots):
         return None
     record = records.read(inputs, int(gathered.slots[0]["record"]))
