@@ -5,12 +5,15 @@ answers by (company, stream, epoch, sequence) alone, and every kind of fault is 
 """
 
 import asyncio
+import difflib
 from collections import Counter
 from dataclasses import dataclass, field
 
 import nats
 
-from engine.contract.ml.ml_predictions_pb2 import EXPIRED, REJECTED
+from google.protobuf.message import DecodeError
+
+from engine.contract.ml.ml_predictions_pb2 import EXPIRED, REJECTED, MLPredictionBatch
 from tests.system.traffic import Answer, Reader, Stream, eventually
 
 KINDS = ("lost", "doubled", "changed", "disordered", "unexpected")
@@ -32,6 +35,7 @@ class Found:
     changed: Names = field(default_factory=list)
     disordered: Names = field(default_factory=list)
     unexpected: Names = field(default_factory=list)
+    difference: str = ""  # of the first that changed
 
     def bad(self, but: tuple[str, ...] = ()) -> dict[str, Names]:
         """The first few of each kind, less those that the test allows."""
@@ -40,7 +44,8 @@ class Found:
     def summary(self) -> str:
         by_bus = ", ".join(f"{count} on {bus} ({self.only_on[bus]} there alone)" for bus, count in self.answers.items())
         faults = ", ".join(f"{kind} {len(getattr(self, kind))}" for kind in KINDS)
-        return f"sent {self.sent}; answers: {by_bus}; {self.late} late, {self.unpredicted} unpredicted; {faults}"
+        told = f"sent {self.sent}; answers: {by_bus}; {self.late} late, {self.unpredicted} unpredicted; {faults}"
+        return f"{told}\n{self.difference}".rstrip()
 
 
 def input_of(answer: Answer) -> str:
@@ -84,6 +89,7 @@ def check(
                 said = answer.comparable(intervals=not engine_lost)
                 if first.setdefault(name, said) != said and not (engine_lost and name in late | unpredicted):
                     found.changed.append(f"{bus}: {name}")
+                    found.difference = found.difference or _difference(name, first[name], said)
                 if counts[name] > 1:
                     found.doubled.append(f"{bus}: {name}")
                 elif not is_late:
@@ -98,6 +104,17 @@ def check(
     found.late = len(late)
     found.unpredicted = len(unpredicted)
     return found
+
+
+def _difference(name: str, *bodies: bytes) -> str:
+    """What two answers to one input say, line by line where they differ. Rejections are shown as bytes."""
+    texts = []
+    for body in bodies:
+        try:
+            texts.append(str(MLPredictionBatch.FromString(body)).splitlines())
+        except DecodeError:
+            texts.append([repr(body)])
+    return "\n".join(difflib.unified_diff(*texts, f"{name}, first", f"{name}, then", n=2, lineterm=""))
 
 
 def _fits(answer: Answer, stream: Stream) -> bool:
