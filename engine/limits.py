@@ -16,6 +16,7 @@ TICK_LATE_MS = 200  # a tick of its own that comes later voids its round: the ho
 LOADING_LIMIT_MS = 120_000  # models, kernels, warm-up
 PULSE_LIMIT_MS = 1_000  # between two pulses of a loop
 IN_MODEL_LIMIT_MS = 500  # one model, one microbatch
+WRITING_LIMIT_MS = 10_000  # a file system may hold a process up, which is no fault of its own
 PULSE_EVERY_MS = 100  # how often an idle loop pulses
 REAP_LIMIT_MS = 2_000  # after SIGKILL; beyond, a process hangs in the kernel
 RESTART_BUDGET = 5  # self-inflicted deaths ...

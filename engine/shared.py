@@ -44,6 +44,7 @@ class Phase(IntEnum):
     STANDBY = 1
     IDLE = 2
     IN_MODEL = 3
+    WRITING = 4  # to disk
 
 
 class BusState(IntEnum):

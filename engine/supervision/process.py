@@ -34,6 +34,7 @@ PULSE_LIMITS_MS = {
     Phase.STANDBY: limits.PULSE_LIMIT_MS,
     Phase.IDLE: limits.PULSE_LIMIT_MS,
     Phase.IN_MODEL: limits.IN_MODEL_LIMIT_MS,
+    Phase.WRITING: limits.WRITING_LIMIT_MS,
 }
 
 

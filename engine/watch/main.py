@@ -47,8 +47,7 @@ def run(child: Child) -> int:
         recording.open()
     child.ready()
     while not child.stopping():
-        # The file system may hold this process up, and that is no fault of its own.
-        child.pulse(Phase.LOADING)
+        child.pulse(Phase.WRITING)
         busy = recording is not None and recording.look()
         if asked:
             asked.clear()

@@ -97,7 +97,7 @@ def test_five_young_deaths_of_its_own_spend_a_process_and_foreign_kills_do_not(p
     assert process.life == Life.SPENT
 
 
-@pytest.mark.parametrize("phase", [Phase.STANDBY, Phase.IDLE, Phase.IN_MODEL])
+@pytest.mark.parametrize("phase", [Phase.STANDBY, Phase.IDLE, Phase.IN_MODEL, Phase.WRITING])
 def test_a_ready_child_is_stuck_once_it_is_silent_for_longer_than_its_phase_allows(
     process: Process, phase: Phase
 ) -> None:

@@ -10,7 +10,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import nats
-
 from google.protobuf.message import DecodeError
 
 from engine.contract.ml.ml_predictions_pb2 import EXPIRED, REJECTED, MLPredictionBatch
