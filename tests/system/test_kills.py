@@ -6,6 +6,7 @@ import random
 import signal
 import time
 from collections import defaultdict
+from itertools import pairwise
 from typing import NamedTuple
 
 import pytest
@@ -78,8 +79,7 @@ def pauses_s(both: Both, kills: list[Kill]) -> dict[str, list[float]]:
     found = defaultdict(list)
     for kill in kills:
         until_ns = kill.at_ns + int(kill.back_s * 1e9)
-        gaps = [after - before for before, after in zip(arrived, arrived[1:], strict=False)
-                if after > kill.at_ns and before < until_ns]  # fmt: skip
+        gaps = [after - before for before, after in pairwise(arrived) if after > kill.at_ns and before < until_ns]
         found[kill.victim.split("-")[0]].append(max(gaps, default=0) / 1e9)
     return found
 
