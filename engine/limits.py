@@ -37,6 +37,7 @@ BACK_OFF_SPREAD = 0.2  # longer by up to this share, so that versions that faile
 
 # -- the way of a vector ---------------------------------------------------------------------------
 SHARDS = layout.shards
+ROWS_MAX = 50  # that a price model reads: closed minutes and the open one
 STEPS_SPARE = 15  # a microbatch takes no more steps of a key than its window has to spare
 UNRELEASED_BATCHES = 2  # the next input enters a requests ring below this many microbatches of unreleased slots
 INPUTS_IN_FLIGHT_MAX = 1 << 16  # verdict words; a power of two
@@ -67,7 +68,8 @@ KAFKA_COMMIT_S = 0.2
 KAFKA_TIMEOUT_MS = 1000  # a broker that does not answer a request for so long is away
 KAFKA_LOOK_S = 5.0  # how often topics are looked for, and new partitions
 NATS_CONFIRM_LIMIT_MS = 500  # `failover`: what NATS has not confirmed by then goes over Kafka
-WINDOW_MINUTES = layout.history_max + 2  # of records that are read again to fill a window
+# Of records read again to fill a window: the oldest row that a model reads was computed from a window before it.
+WINDOW_MINUTES = layout.history_max + ROWS_MAX + 2
 
 # -- versions --------------------------------------------------------------------------------------
 VERSIONS_MAX = 64

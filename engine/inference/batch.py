@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from engine import limits
 from engine.inference.features import FEATURE_NAMES, FEATURES, TREND_MINUTES
 from engine.inference.jit import kernel, kernel_dtype
 from fastpath import layout
 
-LSTM_MINUTES = 49  # closed ones; the open one is the 50th step
+LSTM_MINUTES = limits.ROWS_MAX - 1  # closed ones; the open one comes after them
 IMAGE_MINUTES = 64
 ROLES = 3  # price, pattern, direction: the members
 PRICE, PATTERN, DIRECTION, ENSEMBLE = range(ROLES + 1)  # the ensemble reads what the members said

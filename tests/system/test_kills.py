@@ -20,9 +20,7 @@ from tests.system.traffic import Stream, eventually, paced
 KILLS = int(os.environ.get("TICKPATH_TEST_KILLS", "25"))
 SEED = int(os.environ.get("TICKPATH_TEST_SEED", time.time_ns() % 10**6))
 VECTORS_PER_S = 200
-ROOMY = {
-    "limits": {"queue": 8192}
-}  # what comes while a process is away waits whole; the twin is fed as fast as it goes
+ROOMY = {"limits": {"queue": 8192}}  # what comes while a process is away waits whole
 
 
 class Kill(NamedTuple):
