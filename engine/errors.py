@@ -34,6 +34,10 @@ class TapeError(TickpathError):
     """A tape cannot be read, or does not hold what was asked for. The message names the file and the byte."""
 
 
+class StateError(TickpathError):
+    """What an earlier engine left of its windows cannot be used. The message names the file."""
+
+
 class Refused(TickpathError):
     """A message, or one vector of it, is answered by a rejection.
 

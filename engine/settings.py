@@ -79,6 +79,9 @@ class Engine:
         high=86_400_000,
     )
     drain_s: int = knob(10, "after SIGTERM, to answer what was taken", unit="seconds", low=1, high=600)
+    state_path: str = knob(
+        "", "file that keeps windows and sequences over a drained stop, so that a new start is warm; empty: none"
+    )
     wait: str = knob("auto", "how a process waits at a ring", choices=("auto", "spin", "yield", "block"))
     cpus: tuple[int, ...] = knob(
         (), "processors to pin to, I/O first, publisher last; empty: not pinned", low=0, high=4095

@@ -28,6 +28,7 @@ CHECKS: dict[str, Callable[[Settings], Iterator[Finding]]] = {
     "cores": checks_host.cores,
     "processor": checks_host.processor,
     "kernels": checks_host.kernels,
+    "files": checks_host.files,
 }
 OF_THE_HOST = ("processor", "kernels")  # whatever the configuration says
 

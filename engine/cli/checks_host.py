@@ -126,3 +126,22 @@ def kernels(settings: Settings) -> Iterator[Finding]:
     else:
         do = "run make setup, otherwise the first start takes a minute longer"
         yield Finding(WARN, "kernels", f"none compiled in {jit.FOLDER}", do)
+
+
+def files(settings: Settings) -> Iterator[Finding]:
+    """What the engine writes while it runs or at its end; nothing is said where nothing is wrong."""
+    paths = {
+        "tape.path": settings.tape.path and Path(settings.tape.path),  # itself a folder, made where it is not there
+        "engine.state_path": settings.engine.state_path and Path(settings.engine.state_path).absolute().parent,
+    }
+    for setting, folder in paths.items():
+        if not folder:
+            continue
+        there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+        if (
+            not there.is_dir()
+            or not os.access(there, os.W_OK | os.X_OK)
+            or (setting != "tape.path" and there != folder)
+        ):
+            detail = f"{setting}: nothing can be written in {folder}"
+            yield Finding(FAIL, "files", detail, f"make it a folder that this user (id {os.geteuid()}) may write in")

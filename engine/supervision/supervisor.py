@@ -21,11 +21,12 @@ from pathlib import Path
 import orjson
 
 from engine import limits
-from engine.errors import ArenaError
+from engine.errors import ArenaError, StateError
 from engine.registry.manifest import Manifest, fill_versions
 from engine.registry.plans import fill_plans
 from engine.settings import Settings, digest
 from engine.shared import BELLS, Engine, Life, Shared, regions, ring_bell
+from engine.supervision import statefile
 from engine.supervision.breakers import Breakers
 from engine.supervision.process import Process
 from engine.supervision.roles import cast
@@ -69,6 +70,7 @@ class Supervisor:
         self.seats: dict[int, Process] = {}  # worker index -> who serves its ring
         self.processes: list[Process] = []
         self._drain_until_s = 0.0
+        self._is_drained = False
 
     def open(self) -> None:
         """Takes the name, makes the arena, starts the children."""
@@ -83,6 +85,7 @@ class Supervisor:
         self.board = self.shared.supervisor[0]
         fill_versions(self.manifests, self.shared.versions, self.shared.feature_names)
         fill_plans(self.manifests, self.shared.plans)
+        self._restore()
         self.breakers = Breakers(self.shared.versions, self.shared.children, self.log)
         self.board["epoch"], self.board["started_ns"] = time.time_ns(), time.monotonic_ns()
         self.board["shards"] = [shard % self.workers for shard in range(limits.SHARDS)]
@@ -135,7 +138,25 @@ class Supervisor:
         if self.settings.bus.local.path:
             for path in (self.settings.bus.local.path, f"{self.settings.bus.local.path}.out"):
                 Path(path).unlink(missing_ok=True)
+        self._save()
         self.holder.close()
+
+    def _restore(self) -> None:
+        if path := self.settings.engine.state_path:
+            try:
+                keys = statefile.restore(self.shared, Path(path))
+                self.log.info("%d windows go on from %s", keys, path)
+            except StateError as error:
+                self.log.error("%s", error)
+
+    def _save(self) -> None:
+        """Only what is whole: after a drain, when nobody writes any more."""
+        if (path := self.settings.engine.state_path) and self._is_drained:
+            try:
+                keys = statefile.save(self.shared, Path(path))
+                self.log.info("%d windows are kept in %s", keys, path)
+            except OSError as error:
+                self.log.error("%s: the windows cannot be kept: %s; the next start is cold", path, error.strerror)
 
     def _signalled(self, *_: object) -> None:
         self.signals += 1
@@ -253,6 +274,7 @@ class Supervisor:
         inputs = self.shared.inputs
         if self.shared.ingress[0]["drained"] and inputs.head == inputs.tail:
             self.log.info("drained")
+            self._is_drained = True
             return 0
         if now_ns / 1e9 > self._drain_until_s:
             self.log.error(

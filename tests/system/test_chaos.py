@@ -27,7 +27,7 @@ from tests.system.test_life import assert_nothing_left
 from tests.system.traffic import Reader, Stream, eventually, paced
 
 PER_S = 100
-SECONDS = float(os.environ.get("TICKPATH_CHAOS_SECONDS", 60))
+SECONDS = float(os.environ.get("TICKPATH_CHAOS_SECONDS", 45))
 SEED = int(os.environ.get("TICKPATH_CHAOS_SEED", random.SystemRandom().getrandbits(32)))
 BACK_S = 60  # for a loaded host: two workers load at once
 
