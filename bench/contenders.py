@@ -83,7 +83,8 @@ def start_engine(contender: Contender, place: Place, sizes: Mapping[str, int]) -
         )
     )
     place.start_python(contender.name, "-m", "engine", "run", "--config", str(configuration))
-    place.wait_http(contender.name, f"http://127.0.0.1:{port}/v2/health/ready")
+    place.http[contender.name] = f"http://127.0.0.1:{port}"
+    place.wait_http(contender.name, f"{place.http[contender.name]}/v2/health/ready")
 
 
 def _free_port() -> int:
