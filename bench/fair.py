@@ -124,7 +124,9 @@ class Bench:
             found["flood"] = self.flood.end()
             self.metrics.settle()
             after = self.metrics.read()
-            found["engine"] = {name: round(after[key] - before[key]) for name in COUNTS if (key := f"tickpath_{name}_total")}
+            found["engine"] = {
+                name: round(after[key] - before[key]) for name in COUNTS if (key := f"tickpath_{name}_total")
+            }
         found["cores"] = {name: round(now - used[name], 3) for name, now in self._used_s().items()}
         return found
 

@@ -92,7 +92,9 @@ def main() -> None:
     connection.open()
     for subject in (f"{PREDICTIONS_SUBJECT}.{company}.>", f"{REJECTIONS_SUBJECT}.{company}.>", REJECTIONS_SUBJECT):
         connection.subscribe(subject)
-    streams = {load.name: Stream(load, company, about["user"], about["token"], about["seed"]) for load in (*LOADS, QUIET)}
+    streams = {
+        load.name: Stream(load, company, about["user"], about["token"], about["seed"]) for load in (*LOADS, QUIET)
+    }
     for line in sys.stdin:
         job = json.loads(line)
         found = run_round(connection, streams[job["load"]], job["dues_ns"], job["echo_bytes"])
