@@ -20,7 +20,7 @@ import time
 from typing import Any
 
 from bench.answers import judge
-from bench.load import LOADS, QUIET, Planned, Stream
+from bench.load import LOADS, QUIET, STEADY, Planned, Stream
 from bench.raw_nats import Connection, Message
 from engine.contract.names import PREDICTIONS_SUBJECT, REJECTIONS_SUBJECT
 
@@ -93,7 +93,8 @@ def main() -> None:
     for subject in (f"{PREDICTIONS_SUBJECT}.{company}.>", f"{REJECTIONS_SUBJECT}.{company}.>", REJECTIONS_SUBJECT):
         connection.subscribe(subject)
     streams = {
-        load.name: Stream(load, company, about["user"], about["token"], about["seed"]) for load in (*LOADS, QUIET)
+        load.name: Stream(load, company, about["user"], about["token"], about["seed"])
+        for load in (*LOADS, QUIET, STEADY)
     }
     for line in sys.stdin:
         job = json.loads(line)

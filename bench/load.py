@@ -44,6 +44,7 @@ class Load:
 BATCHES = Load("batches", 5, 10)
 SINGLES = Load("singles", 500, 1)
 LOADS = (BATCHES, SINGLES)
+STEADY = Load("steady", 200, 1)
 QUIET = Load("quiet", 40, 1)
 FLOODS = (Load("flood-singles", 5000, 1), Load("flood-batches", 100, 64))  # either is many times what two cores answer
 
