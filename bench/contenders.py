@@ -23,7 +23,7 @@ SIZES: Mapping[str, int] = {BATCHES.name: 10_120, SINGLES.name: 1_230}
 
 ENGINE = """\
 [engine]
-name = "bench-{pid}"
+name = "bench-{name}-{pid}"
 device = "cpu"
 
 [bus.nats]
@@ -37,7 +37,7 @@ jwks_file = "{jwks}"
 path = "models"
 
 [registry]
-url = "sqlite:///{folder}/registry.db"
+url = "sqlite:///{folder}/{name}.db"
 
 [http]
 listen = "127.0.0.1:{port}"
@@ -53,6 +53,7 @@ class Contender:
     words: str
     is_echo: bool
     start: Callable[["Contender", Place, Mapping[str, int]], None]
+    sections: str = ""  # of an engine's configuration, beside those that all have
 
 
 def start_echo(contender: Contender, place: Place, sizes: Mapping[str, int]) -> None:
@@ -76,14 +77,21 @@ def start_plain(contender: Contender, place: Place, sizes: Mapping[str, int]) ->
 
 def start_engine(contender: Contender, place: Place, sizes: Mapping[str, int]) -> None:
     port = _free_port()
-    configuration = place.folder / "engine.toml"
+    configuration = place.folder / f"{contender.name}.toml"
     configuration.write_text(
         ENGINE.format(
-            pid=os.getpid(), url=place.url(contender.name), jwks=place.keys.public, folder=place.folder, port=port
+            name=contender.name,
+            pid=os.getpid(),
+            url=place.url(contender.name),
+            jwks=place.keys.public,
+            folder=place.folder,
+            port=port,
         )
+        + contender.sections
     )
     place.start_python(contender.name, "-m", "engine", "run", "--config", str(configuration))
-    place.wait_http(contender.name, f"http://127.0.0.1:{port}/v2/health/ready")
+    place.http[contender.name] = f"http://127.0.0.1:{port}"
+    place.wait_http(contender.name, f"{place.http[contender.name]}/v2/health/ready")
 
 
 def _free_port() -> int:

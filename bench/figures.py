@@ -6,7 +6,7 @@ anything; a ratio is of medians within one round, so that a slow minute of the h
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
@@ -51,13 +51,17 @@ def summarise(latencies_ns: Sequence[int]) -> Summary:
     return Summary(len(ordered), {percent: percentile(ordered, percent) for percent in PERCENTILES}, ordered[-1])
 
 
-def ratio(over: Sequence[Sequence[int]], under: Sequence[Sequence[int]]) -> Ratio:
-    """Ratio of medians of each round: the middle one, the lowest, the highest.
+def ratio(
+    over: Sequence[Sequence[int]],
+    under: Sequence[Sequence[int]],
+    of: Callable[[Sequence[int]], float] = median,
+) -> Ratio:
+    """Ratio of each round's medians, or of what else is taken `of` them: the middle one, the lowest, the highest.
 
     >>> ratio([[2, 4, 6], [9]], [[2], [3]])
     Ratio(middle=2.5, low=2.0, high=3.0, rounds=2)
     """
-    each = [median(a) / median(b) for a, b in zip(over, under, strict=True) if a and b]
+    each = [of(a) / of(b) for a, b in zip(over, under, strict=True) if a and b]
     if not each:
         raise ValueError("expected at least one round in which both contenders answered, found none; measure longer")
     return Ratio(median(each), min(each), max(each), len(each))

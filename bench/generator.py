@@ -20,7 +20,7 @@ import time
 from typing import Any
 
 from bench.answers import judge
-from bench.load import LOADS, Planned, Stream
+from bench.load import LOADS, QUIET, STEADY, Planned, Stream
 from bench.raw_nats import Connection, Message
 from engine.contract.names import PREDICTIONS_SUBJECT, REJECTIONS_SUBJECT
 
@@ -92,7 +92,10 @@ def main() -> None:
     connection.open()
     for subject in (f"{PREDICTIONS_SUBJECT}.{company}.>", f"{REJECTIONS_SUBJECT}.{company}.>", REJECTIONS_SUBJECT):
         connection.subscribe(subject)
-    streams = {load.name: Stream(load, company, about["user"], about["token"], about["seed"]) for load in LOADS}
+    streams = {
+        load.name: Stream(load, company, about["user"], about["token"], about["seed"])
+        for load in (*LOADS, QUIET, STEADY)
+    }
     for line in sys.stdin:
         job = json.loads(line)
         found = run_round(connection, streams[job["load"]], job["dues_ns"], job["echo_bytes"])

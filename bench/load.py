@@ -44,6 +44,9 @@ class Load:
 BATCHES = Load("batches", 5, 10)
 SINGLES = Load("singles", 500, 1)
 LOADS = (BATCHES, SINGLES)
+STEADY = Load("steady", 200, 1)
+QUIET = Load("quiet", 40, 1)
+FLOODS = (Load("flood-singles", 5000, 1), Load("flood-batches", 100, 64))  # either is many times what two cores answer
 
 
 @dataclass(frozen=True)
@@ -80,15 +83,17 @@ class Stream:
         self._unix_ns = time.time_ns()
         self.sender = Sender(company, user, load.name, token, clock=lambda: self._unix_ns)
         self.minutes_closed = 0  # by a vector that was the first of the next minute
-        self._prices = {symbol: Prices(symbol, seed) for symbol in SYMBOLS}
+        self._symbols = SYMBOLS + tuple(f"SYMBOL{n}" for n in range(len(SYMBOLS), load.vectors))
+        self._prices = {symbol: Prices(symbol, seed) for symbol in self._symbols}
         self._minute: dict[str, int] = {}
         self._turn = 0
 
     def plan(self, due_ns: int, unix_ns: int) -> Planned:
         """The next message, as it is to leave at `due_ns`, which is `unix_ns` by the calendar."""
         self._unix_ns = unix_ns
-        symbols = tuple(SYMBOLS[(self._turn + n) % len(SYMBOLS)] for n in range(self.load.vectors))
-        self._turn = (self._turn + self.load.vectors) % len(SYMBOLS)
+        known = len(self._symbols)
+        symbols = tuple(self._symbols[(self._turn + n) % known] for n in range(self.load.vectors))
+        self._turn = (self._turn + self.load.vectors) % known
         message = self.sender.features(self._vector(symbol) for symbol in symbols)
         return Planned(due_ns, message.name, symbols, publication(message.subject, message.name, message.body))
 

@@ -44,6 +44,7 @@ class Place:
         self.accounts = accounts
         self.folder = Path()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.http: dict[str, str] = {}  # where an engine among them answers
 
     def open(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="tickpath-bench-"))

@@ -39,6 +39,7 @@ BACK_OFF_SPREAD = 0.2  # longer by up to this share, so that versions that faile
 SHARDS = layout.shards
 ROWS_MAX = 50  # that a price model reads: closed minutes and the open one
 STEPS_SPARE = 15  # a microbatch takes no more steps of a key than its window has to spare
+GAP_MESSAGES_MAX = 256  # of one stream that wait for those before them
 UNRELEASED_BATCHES = 2  # the next input enters a requests ring below this many microbatches of unreleased slots
 INPUTS_IN_FLIGHT_MAX = 1 << 16  # verdict words; a power of two
 INPUT_RECORD_HEAD_MAX = 16 << 10  # of a record: its struct, texts and decisions, without the raw bytes

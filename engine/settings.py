@@ -109,7 +109,7 @@ class Limits:
     keys_total: int = knob(
         1024, "of all companies together; decides most of the shared memory", unit="keys", low=1, high=65_536
     )
-    queue: int = knob(256, "waiting for each company", unit="messages", low=1, high=65_536)
+    queue: int = knob(1024, "waiting for each company", unit="messages", low=1, high=65_536)
     junk_per_s: int = knob(
         200, "of unattributed rejections; beyond: a counted summary", unit="reports a second", low=1, high=100_000
     )

@@ -68,7 +68,7 @@ class Producer(asyncio.Protocol):
     Parameters
     ----------
     on_message
-        Called with each envelope's bytes; False: no more until `resume`.
+        Called with each envelope's bytes; gives the company that has no room for more, empty: go on.
     on_oversized
         Called when a frame is larger than any message may be; the connection ends with it.
     """
@@ -76,7 +76,7 @@ class Producer(asyncio.Protocol):
     def __init__(
         self,
         bytes_max: int,
-        on_message: Callable[[bytes], bool],
+        on_message: Callable[[bytes], str],
         on_oversized: Callable[[], None],
         open_connections: set,
     ) -> None:
@@ -85,6 +85,7 @@ class Producer(asyncio.Protocol):
         self.on_oversized = on_oversized
         self.open_connections = open_connections
         self.held: deque[bytes] = deque()  # came together with one after which no more was wanted
+        self.waits_for = ""  # the company that has no room for more
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport) -> None:
@@ -102,7 +103,7 @@ class Producer(asyncio.Protocol):
             self.on_oversized()
             self.transport.close()
             return
-        if not self._pass_on():
+        if self.waits_for or not self._pass_on():
             self.transport.pause_reading()
 
     def pause(self) -> None:
@@ -110,15 +111,17 @@ class Producer(asyncio.Protocol):
         if self.transport is not None and not self.transport.is_closing():
             self.transport.pause_reading()
 
-    def resume(self, reading: bool = True) -> None:
+    def resume(self, has_room: Callable[[str], bool], reading: bool) -> None:
+        if not self.waits_for or not has_room(self.waits_for):
+            return
         if self._pass_on() and reading and self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
 
     def _pass_on(self) -> bool:
-        while self.held:
-            if not self.on_message(self.held.popleft()):
-                return False
-        return True
+        self.waits_for = ""
+        while self.held and not self.waits_for:
+            self.waits_for = self.on_message(self.held.popleft())
+        return not self.waits_for
 
 
 class Reader(asyncio.Protocol):

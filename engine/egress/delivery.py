@@ -29,6 +29,7 @@ from engine.egress.nats_out import HEADER_BYTES_MAX, NatsOut
 from engine.records import Record
 from engine.shared import EGRESS, FINISHED, Count, Expired, Shared, Stage, Verdict, verdict_of, verdict_word
 
+WRITE_EVERY_NS = 1_000_000  # so that an answer does not wait for all that are encoded after it
 CONFIRM_EVERY_S = 0.005  # nobody waits for a confirmation but room, so one PING stands for many answers
 
 
@@ -115,7 +116,11 @@ class Delivery:
         """Sends what some bus can take now, each company's in order; who has no bus now holds nobody else up."""
         kept: list[Pending] = []
         waiting_companies: set[str] = set()
+        written_ns = time.monotonic_ns()
         while self.unsent:
+            if (now_ns := time.monotonic_ns()) - written_ns > WRITE_EVERY_NS:
+                written_ns = now_ns
+                await asyncio.sleep(0)  # the client writes what it was given
             pending = self.unsent.popleft()
             company = pending.gathered.record.company
             if not pending.done and (company in waiting_companies or not await self._sent(pending)):

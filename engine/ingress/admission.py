@@ -32,6 +32,7 @@ class Message:
     received_unix_ns: int
     size: int
     overloaded: bool = False
+    vectors: int = 0  # that got slots when it was accepted
     place: Place | None = None  # in Kafka
 
     def expired(self, age_max_ms: int) -> Expired:

@@ -3,7 +3,8 @@
 Owns its bus connections and the queues before acceptance; through the sequencer it is the only writer
 of `inputs`, of the requests rings' heads and of the stream and key tables. What must stay true: it
 waits for nobody. Where there is no room a message waits in its company's bounded queue, then leaves its
-name, then is counted and shows as a gap.
+name, then is counted and shows as a gap. Reading costs little and accepting much, so all that came is
+read before more is accepted, and messages wait in the queues, where turns are fair, not on the buses.
 """
 
 import asyncio
@@ -23,12 +24,13 @@ from engine.ingress.recovery import Recovery
 from engine.ingress.reports import Reports
 from engine.ingress.sequencing import Sequencer
 from engine.ingress.sources import Sources
+from engine.ingress.turns import Turns
 from engine.shared import INGRESS, KAFKA, BusState, Count, Engine, Phase, Stage
 from engine.tenancy.tokens import Verifier
 from fastpath.histogram import quantiles
 
 FOREVER_NS = 1 << 62
-RETRY_S = 0.002  # while something waits for room and no bell rang
+GAPS_S = 0.002  # how often it is looked whose wait for another bus is over
 TENANT_SECONDS = 300  # a company counts as active for this long
 
 
@@ -58,12 +60,12 @@ class Ingress:
         self.stage = shared.stage(INGRESS, Stage.INGRESS)
         self.sources = Sources(child, self.from_nats, self.from_local, self._oversized)
         self.heard: dict[str, float] = {}
-        self.gaps = GapWait(settings.limits.queue)
+        self.gaps = GapWait(limits.GAP_MESSAGES_MAX)
         self.offsets = Offsets(shared)
         self.recovery: Recovery | None = None  # while Kafka is read again, what other buses brought waits here
         self._lag_ns = 0
         self._gap_timer: asyncio.TimerHandle | None = None
-        self._retry: asyncio.TimerHandle | None = None
+        self.turns = Turns(self._turn)
         self.broken: Exception | None = None  # ends this process; event loops only log what a callback raises
         self._draining = False
         self._second = 0.0
@@ -98,41 +100,59 @@ class Ingress:
             await self.sources.close()
 
     def from_nats(self, raw: bytes, subject: str) -> None:
-        if not self._holds(raw, subject, Bus.NATS) and not self.take(raw, subject, Bus.NATS):
+        """What has no place is dropped by its subject alone: a flood must not keep this process busy with reading."""
+        if self._holds(raw, subject, Bus.NATS):
+            return
+        company, stream = subject.split(".")[-2:]
+        if self.queues[self.sequencer.worker_of(company, stream)].is_full(company):
+            self.counters[Count.MESSAGES] += 1
+            self.counters[Count.MESSAGE_BYTES] += len(raw)
             self.counters[Count.DROPPED] += 1
+            return
+        self._enter(raw, subject, Bus.NATS)
+        self.turns.soon()
 
-    def from_local(self, raw: bytes) -> bool:
-        """False: no more for now, until `resume`."""
-        if not self._holds(raw, None, Bus.LOCAL) and not self.take(raw, None, Bus.LOCAL):
-            self.counters[Count.DROPPED] += 1
-        return not self._crowded()
+    def from_local(self, raw: bytes) -> str:
+        """The company that has no room for more, until `resume`."""
+        if self._holds(raw, None, Bus.LOCAL):
+            return ""
+        company = self._enter(raw, None, Bus.LOCAL)
+        self.turns.soon()
+        return "" if self._has_room(company) else company
 
     def _holds(self, raw: bytes, subject: str | None, bus: Bus) -> bool:
         return self.recovery is not None and self.recovery.holds(raw, subject, bus)
 
+    def _has_room(self, company: str) -> bool:
+        """What names no company waits until nobody does."""
+        return all(queue.has_room(company) if company else not queue.count for queue in self.queues)
+
     def read_kafka(self) -> None:
-        """Some records, as long as nothing else waits: Kafka keeps what is not read now."""
-        if self.offsets.ring is None or self._draining or self._crowded():
+        """Some records, as long as their companies have room: Kafka keeps what is not read now."""
+        if self.offsets.ring is None or self._draining:
             return
+        count = 0
         try:
-            for place, record in islice(self.offsets.waiting(), limits.KAFKA_READ_MAX):
+            for place, record in islice(self.offsets.waiting(self._has_room), limits.KAFKA_READ_MAX):
                 subject = f"{FEATURES_SUBJECT}.{record.key.replace('/', '.', 1)}" if record.key else None
-                self.take(record.raw, subject, Bus.KAFKA, place)
-                if self._crowded():
-                    break
+                self._enter(record.raw, subject, Bus.KAFKA, place)
+                count += 1
         except Exception as error:  # the ring is corrupt, or a fault of ours: only a successor can go on
             self.broken = error
             return
         self.offsets.advance(self.sequencer.tail_position)
         self.bell.sleep()  # then looks once more: what came before this is seen here, what comes after rings
-        if self.offsets.more() and not self._crowded():
-            asyncio.get_running_loop().call_soon(self.read_kafka)
+        if count:
+            self.turns.soon()
 
-    def _crowded(self) -> bool:
-        return any(queue.count for queue in self.queues)
+    def take(self, raw: bytes, subject: str | None, bus: Bus) -> None:
+        """One message and its turn, at once."""
+        self._enter(raw, subject, bus)
+        for worker in range(len(self.queues)):
+            self.pump(worker)
 
-    def take(self, raw: bytes, subject: str | None, bus: Bus, place: Place | None = None) -> bool:
-        """One message from a bus. False: every place it could wait in was taken."""
+    def _enter(self, raw: bytes, subject: str | None, bus: Bus, place: Place | None = None) -> str:
+        """A message from a bus into the queue of its company, whose name it gives; empty: it was refused."""
         received_ns, received_unix_ns = time.monotonic_ns(), time.time_ns()
         self.counters[Count.MESSAGES] += 1
         self.counters[Count.MESSAGE_BYTES] += len(raw)
@@ -149,17 +169,16 @@ class Ingress:
             self.reports.report(about, error)
             self._settle(place)
             self._ring_egress()
-            return True
+            return ""
         self.heard[envelope.company_id] = time.monotonic()
         message = admission.Message(envelope, kind, tier, bus, received_ns, received_unix_ns, len(raw))
         message.place = place
         worker = self.sequencer.worker_of(envelope.company_id, envelope.service_source)
-        taken = self.queues[worker].put(message)
-        self.pump(worker)
-        return taken
+        self.counters[Count.DROPPED] += not self.queues[worker].put(message)
+        return envelope.company_id
 
-    def pump(self, worker: int) -> None:
-        """Moves what waits for a worker into its ring, as far as there is room."""
+    def pump(self, worker: int, until_ns: int = FOREVER_NS) -> None:
+        """Moves what waits for a worker into its ring, as far as there is room and time."""
         if self.broken is not None:
             return
         queue = self.queues[worker]
@@ -167,6 +186,8 @@ class Ingress:
         unverified = int(self.counters[Count.UNVERIFIED])
 
         def accept(message: admission.Message) -> bool:
+            if time.monotonic_ns() >= until_ns:
+                return False
             return self._waits_for_other_bus(message) or self._accept(message, worker)
 
         try:
@@ -177,10 +198,11 @@ class Ingress:
         bell.ring()
         if int(self.counters[Count.UNVERIFIED]) != unverified:
             self._ring_egress()
-        if queue.count:
+        if queue.count and time.monotonic_ns() >= until_ns:
+            self.turns.read_on()
+        elif queue.count:
             self.bell.sleep()
-            if self._retry is None:
-                self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._room)
+            self.turns.retry()
 
     def _accept(self, message: admission.Message, worker: int) -> bool:
         """False: no room."""
@@ -195,6 +217,7 @@ class Ingress:
         envelope = message.envelope
         if not self.sequencer.take(message, worker):
             return False
+        self.queues[worker].charge(envelope.company_id, message.vectors)
         self._settle(message.place)
         if message.place is not None and message.kind == Kind.VECTOR:
             minute = self.sequencer.newest_minute(envelope.company_id, envelope.service_source)
@@ -225,7 +248,7 @@ class Ingress:
             if not self._move_on(name):
                 return False
         if self._gap_timer is None:
-            self._gap_timer = asyncio.get_running_loop().call_later(RETRY_S, self._gaps_due)
+            self._gap_timer = asyncio.get_running_loop().call_later(GAPS_S, self._gaps_due)
         return True
 
     def _gap_wait_ns(self) -> int:
@@ -244,12 +267,12 @@ class Ingress:
         try:
             for name in self.gaps.due(now_ns):
                 if self._move_on(name):
-                    self.pump(self.sequencer.worker_of(*name))
+                    self.turns.soon()
         except Exception as error:  # as in `pump`
             self.broken = error
             return
         if self.gaps.count:
-            self._gap_timer = asyncio.get_running_loop().call_later(RETRY_S, self._gaps_due)
+            self._gap_timer = asyncio.get_running_loop().call_later(GAPS_S, self._gaps_due)
 
     def _move_on(self, name: tuple[str, str]) -> bool:
         """Gives up on what is missing before a stream's first message that waits. False: no room for it."""
@@ -260,16 +283,15 @@ class Ingress:
         self._release_behind(name, worker)
         return True
 
-    def _room(self) -> None:
-        """A worker, or egress, may have made room."""
-        self._retry = None
+    def _turn(self) -> None:
+        """Moves on whatever waits; a worker, or egress, may have made room."""
+        slice_ns = self.turns.begin()
         self._advance()
         for worker, queue in enumerate(self.queues):
             if queue.count:
-                self.pump(worker)
-        if not self._crowded():
-            self.sources.resume(reading=not self._draining)
-            self.read_kafka()
+                self.pump(worker, time.monotonic_ns() + slice_ns)
+        self.sources.resume(self._has_room, reading=not self._draining)
+        self.read_kafka()
 
     def _advance(self) -> None:
         """Room of what is done, first in `inputs`, then in Kafka."""
@@ -278,9 +300,7 @@ class Ingress:
 
     def _rung(self) -> None:
         self.bell.wake()
-        if self._retry is not None:
-            self._retry.cancel()
-        self._room()
+        self._turn()
 
     def _ring_egress(self) -> None:
         self.shared.bells[self.child.egress_bell].ring()
@@ -296,7 +316,7 @@ class Ingress:
         if self.recovery is not None and self.recovery.is_over():
             held, self.recovery = self.recovery.held, None
             for raw, subject, bus in held:
-                self.counters[Count.DROPPED] += not self.take(raw, subject, bus)
+                self.take(raw, subject, bus)
         now = time.monotonic()
         if now - self._second >= 1.0:
             self._second = now
@@ -314,8 +334,7 @@ class Ingress:
         ):
             self.counters[count] += now_at - self._counted.get(count, 0)
             self._counted[count] = now_at
-        queued = self.gaps.count + sum(queue.count for queue in self.queues)
-        queued += self.sources.held
+        queued = self.gaps.count + sum(queue.count for queue in self.queues) + self.sources.held
         queued += len(self.recovery.held) if self.recovery is not None else 0
         self.counters[Count.QUEUED] = queued
         self.shared.ingress[0]["drained"] = int(self._draining and queued == 0 and self.offsets.idle)

@@ -7,7 +7,7 @@ is not.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from engine import limits
@@ -53,11 +53,13 @@ class Offsets:
                 self._undone[partition] = deque([(int(row["settled"]), last_position)])
             self._minutes[partition] = {-1: deque([(0, int(row["rewind"]))])}  # until newer minutes push it out
 
-    def waiting(self) -> Iterator[tuple[Place, kafka.Input]]:
-        """Records from where the last look ended."""
+    def waiting(self, has_room: Callable[[str], bool]) -> Iterator[tuple[Place, kafka.Input]]:
+        """Records from where the last look ended, up to one whose company has no room for it."""
         if self.ring is None:
             return
         for record in kafka.inputs(self.ring, self.read):
+            if not has_room(record.key.partition("/")[0]):
+                return
             self.read = record.end
             place = Place(record.end, record.partition, record.offset, record.answered)
             self._unsettled.append(place)

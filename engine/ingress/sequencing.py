@@ -125,6 +125,7 @@ class Sequencer:
         if not self._commit(message, head, decisions, batch, detail, requests):
             self.steps.give_back()
             return False
+        message.vectors = len(decisions)
         self._count_accepted(head, decisions, late, missing)
         self.copies.remember(message)
         return True

@@ -25,7 +25,7 @@ class Sources:
     from_nats
         Called with (body, subject) of each message.
     from_local
-        Called with each envelope's bytes; False: no more until `resume`.
+        Called with each envelope's bytes; gives the company that has no room for more, empty: go on.
     oversized
         Called with a sentence about a frame that is larger than any message may be.
     """
@@ -34,7 +34,7 @@ class Sources:
         self,
         child: Child,
         from_nats: Callable[[bytes, str], None],
-        from_local: Callable[[bytes], bool],
+        from_local: Callable[[bytes], str],
         oversized: Callable[[str], None],
     ) -> None:
         self.child = child
@@ -64,9 +64,10 @@ class Sources:
     def check(self) -> None:
         self._link.check()
 
-    def resume(self, reading: bool) -> None:
+    def resume(self, has_room: Callable[[str], bool], reading: bool) -> None:
+        """Those go on whose company has room for more."""
         for producer in list(self.producers):
-            producer.resume(reading)
+            producer.resume(has_room, reading)
 
     @property
     def held(self) -> int:

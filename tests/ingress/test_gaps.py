@@ -53,7 +53,7 @@ class BothBuses:
 
     def __init__(self, shared: Shared, issuer: Issuer, token: str, server: Server, folder: Path, wait_ms: int) -> None:
         self.shared, self.token, self.server = shared, token, server
-        settings = settings_for(issuer, folder, server.url)
+        settings = settings_for(issuer, folder, server.url, queue=64)
         engine = replace(settings.engine, deadline_ms=10 * LONG_MS)
         self.settings = replace(settings, engine=engine, bus=replace(settings.bus, gap_wait_ms=wait_ms))
 
@@ -79,6 +79,7 @@ class BothBuses:
             await self.client.publish(SUBJECT, good(self.token, sequence))
         await self.client.flush()
         await until(lambda: self.ingress.counters[Count.MESSAGES] == before + len(sequences), "nats brought them")
+        await until(lambda: not self.ingress.queues[0].count, "each had its turn")
 
     def by_local(self, *sequences: int) -> None:
         self.writer.write(b"".join(frame(good(self.token, sequence)) for sequence in sequences))

@@ -48,7 +48,7 @@ def test_the_watermark_is_that_of_a_model_whatever_the_order_of_settling_and_of_
             partition = chance.randrange(3)
             put(shared, partition, following[partition])
             following[partition] += 1
-            places += [place for place, _ in offsets.waiting()]
+            places += [place for place, _ in offsets.waiting(lambda company: True)]
         elif what < 0.8 and (open_ := [each for each in places if each.position < 0]):
             position += chance.random() < 0.7  # else it was a duplicate, or reported
             offsets.settle(chance.choice(open_[:5]), position)
@@ -66,14 +66,16 @@ def test_a_successor_commits_nothing_that_its_predecessor_had_not_seen_done(shar
     first = begun(shared)
     for offset in range(4):
         put(shared, 0, offset)
-    for number, (place, _) in enumerate(first.waiting()):
+    for number, (place, _) in enumerate(first.waiting(lambda company: True)):
         if number < 3:
             first.settle(place, number + 1)
     first.advance(tail_position=2)
     row = shared.partitions[0]
     assert (int(row["settled"]), int(row["done"])) == (3, 1)
     second = begun(shared, last=3)
-    assert [record.offset for _, record in second.waiting()] == [3]  # again, and the arbiter will know it
+    assert [record.offset for _, record in second.waiting(lambda company: True)] == [
+        3
+    ]  # again, and the arbiter will know it
     second.advance(tail_position=3)
     assert int(row["done"]) == 1
     second.advance(tail_position=4)
@@ -88,7 +90,7 @@ def test_recovery_ends_once_all_was_settled_that_was_there_at_the_start(shared: 
     assert not offsets.recovered()
     for offset in range(3):
         put(shared, 0, offset, answered=True)
-    for number, (place, _) in enumerate(offsets.waiting()):
+    for number, (place, _) in enumerate(offsets.waiting(lambda company: True)):
         assert place.answered
         assert offsets.recovered() == (number >= 2)
         offsets.settle(place, number + 1)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engine.contract.names import Tier
 from engine.ingress.admission import Message
-from engine.ingress.queues import QUANTUM_BYTES, FairQueue
+from engine.ingress.queues import QUANTUM, FairQueue
 from tests.ingress.stand import Sender, message, vector
 
 
@@ -20,14 +20,15 @@ def name(each: Message) -> tuple[str, int]:
     return each.envelope.company_id, each.envelope.sequence
 
 
-def taken(queue: FairQueue, most: int) -> list[Message]:
-    """The next ones, as far as there is room for `most`."""
+def taken(queue: FairQueue, most: int, vectors: int = 1) -> list[Message]:
+    """The next ones, as far as there is room for `most`; each was found to hold so many vectors."""
     out: list[Message] = []
 
     def accept(each: Message) -> bool:
         if len(out) == most:
             return False
         out.append(each)
+        queue.charge(each.envelope.company_id, each.vectors or vectors)
         return True
 
     queue.take_while(accept)
@@ -39,31 +40,104 @@ def test_the_next_message_of_a_quiet_company_waits_for_one_turn_of_a_flood() -> 
     for sequence in range(2_000):
         queue.put(made("flood", sequence))
     queue.put(made("quiet"))
-    turn = QUANTUM_BYTES[Tier.PRO] // 1000 + 1
+    turn = QUANTUM[Tier.PRO] // 2  # a message and its vector cost 1 each
     out = [name(each)[0] for each in taken(queue, 2 * turn)]
     assert out.index("quiet") == turn
 
 
-@pytest.mark.parametrize("size", [500, 5_000, 40_000])
-def test_tiers_share_by_weight_whatever_the_messages_sizes(size: int) -> None:
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.sampled_from("abc"), st.sampled_from(list(Tier)), st.integers(1, 64)),
+            st.just("quiet"),
+            st.integers(1, 30),
+        ),
+        max_size=150,
+    )
+)
+def test_whatever_others_send_a_quiet_companys_next_vector_is_taken_after_a_turn_of_each(moves: list) -> None:
+    """Turns end in debt by one message at most, and what one owes it pays before its next."""
+    queue, tiers = FairQueue(200), {}
+    before: dict[str, int] = {}  # vectors of each other company taken since the quiet one's vector came
+    waiting = 0
+
+    def look(out: list[Message]) -> None:
+        nonlocal waiting
+        for each in out:
+            if each.envelope.company_id == "quiet":
+                bound = {company: QUANTUM[tiers[company]] + 64 for company in before}
+                assert all(before[company] <= bound[company] for company in before), (before, bound)
+                waiting -= 1
+                before.clear()
+            elif waiting:
+                before[each.envelope.company_id] = before.get(each.envelope.company_id, 0) + each.vectors
+
+    for sequence, move in enumerate(moves):
+        if isinstance(move, int):
+            look(taken(queue, move))
+        elif move == "quiet":
+            if waiting == 0:  # one that sends more than its share waits for itself
+                assert queue.put(made("quiet", sequence))
+                waiting = 1
+        else:
+            company, tier, vectors = move
+            each = made(company, sequence, tiers.setdefault(company, tier))
+            each.vectors = vectors
+            queue.put(each)
+    look(taken(queue, 10_000))
+    assert (queue.count, waiting) == (0, 0)
+
+
+@pytest.mark.parametrize("vectors", [1, 7, 64])
+def test_tiers_share_by_weight_whatever_the_messages_hold(vectors: int) -> None:
     queue = FairQueue(100_000)
-    total = 40 * max(1, 100_000 // size)
-    for sequence in range(total):
+    for sequence in range(2_000):
         for tier in Tier:
-            queue.put(made(tier.name, sequence, tier, size))
-    shares = Counter(name(each)[0] for each in taken(queue, total // 2))
+            queue.put(made(tier.name, sequence, tier))
+    shares = Counter(name(each)[0] for each in taken(queue, 3_000, vectors))
     assert shares["PRO"] / shares["FREE"] == pytest.approx(2, rel=0.1)
     assert shares["ENTERPRISE"] / shares["FREE"] == pytest.approx(4, rel=0.1)
 
 
-def test_companies_of_a_tier_share_alike_though_their_messages_differ_in_size() -> None:
+def test_companies_of_a_tier_share_vectors_alike_though_their_messages_differ() -> None:
     queue = FairQueue(100_000)
-    for sequence in range(2_000):
-        queue.put(made("small", sequence, size=500))
-        queue.put(made("large", sequence, size=5_000))
-    out = taken(queue, 1_500)
-    sizes = {company: sum(each.size for each in out if name(each)[0] == company) for company in ("small", "large")}
-    assert sizes["small"] == pytest.approx(sizes["large"], rel=0.1)
+    for sequence in range(3_000):
+        for company, vectors in (("ones", 1), ("tens", 10)):
+            each = made(company, sequence)
+            each.vectors = vectors
+            queue.put(each)
+    out = taken(queue, 3_000)
+    cost = {company: sum(1 + each.vectors for each in out if name(each)[0] == company) for company in ("ones", "tens")}
+    assert cost["ones"] == pytest.approx(cost["tens"], rel=0.1)
+
+
+def test_a_debt_is_paid_before_the_next_turn_though_the_queue_was_empty_meanwhile() -> None:
+    queue = FairQueue(100_000)
+    for sequence in range(1_000):
+        queue.put(made("ones", sequence))
+    out: list[Message] = []
+    for sequence in range(20):  # whose queue is empty after each of its messages
+        large = made("large", sequence)
+        large.vectors = 64
+        queue.put(large)
+        out += taken(queue, 10)
+    cost = {
+        company: sum(1 + (each.vectors or 1) for each in out if name(each)[0] == company)
+        for company in ("ones", "large")
+    }
+    assert cost["large"] <= cost["ones"] + 65
+    assert cost["ones"] > 65
+
+
+def test_who_can_be_asked_to_wait_is_asked_when_half_of_the_bound_is_taken() -> None:
+    queue = FairQueue(4)
+    assert queue.has_room("acme")
+    queue.put(made("acme", 1))
+    assert queue.has_room("acme")
+    queue.put(made("acme", 2))
+    assert (queue.has_room("acme"), queue.has_room("other")) == (False, True)
+    taken(queue, 1)
+    assert queue.has_room("acme")
 
 
 def test_beyond_the_bound_a_name_alone_waits_in_its_turn_and_beyond_twice_the_bound_nothing() -> None:
@@ -97,7 +171,7 @@ def test_what_a_company_owes_ends_with_its_queue_and_leaves_nothing_behind() -> 
     for number in range(1000):
         queue.put(made(f"company-{number}", size=250_000))
     assert len(taken(queue, 1000)) == 1000
-    assert (queue._companies, queue._deficit) == ({}, {})
+    assert queue._companies == {}
 
 
 @given(
