@@ -131,16 +131,15 @@ def _end_names(inside: Frame, lines: Sequence[Line]) -> list[str]:
 
 
 def _drawn_marks(inside: Frame, marks: Sequence[Mark]) -> list[str]:
-    """Levels across the plot. Their names stand above it, beside a piece of the line: within, lines would cross them."""
+    """Levels across the plot; their names stand above it, where no line crosses them."""
     out, end = [], inside.x.stop
     for mark in marks:
         y = inside.y.at(mark.y)
         out.append(segment(inside.x.start, y, inside.x.stop, y, "mark"))
-        if mark.name:
-            out.append(text(end, TOP - 14, mark.name, style="soft", anchor="end"))
-            end -= LETTER * len(mark.name) + 6
-            out.append(segment(end - 24, TOP - 18, end, TOP - 18, "mark"))
-            end -= 38
+        out.append(text(end, TOP - 14, mark.name, style="soft", anchor="end"))
+        end -= LETTER * len(mark.name) + 6
+        out.append(segment(end - 24, TOP - 18, end, TOP - 18, "mark"))
+        end -= 38
     return out
 
 

@@ -120,7 +120,10 @@ def price_pictures(manifest: Manifest, pictures: Pictures) -> list[tuple[str, st
     for h, minutes in enumerate(horizons):
         dots = plots.Points("", *(quality[f"confidence_{of}"][h] for of in ("said", "happened", "low", "high")))
         words = plots.Words(
-            f"{name}: direction right, {minutes} min", "chance said", "share right", "bars: 95 of 100 perfect forecasters"
+            f"{name}: direction right, {minutes} min",
+            "chance said",
+            "share right",
+            "bars: 95 of 100 perfect forecasters",
         )
         files.append((f"{name}_confidence_{minutes}.svg", f"reliability of the confidence over {minutes} min"))
         pictures[files[-1][0]] = plots.diagonal_chart(words, [dots])
