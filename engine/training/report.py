@@ -204,8 +204,8 @@ def overview(prices: Sequence[Manifest], pictures: Pictures) -> list[str]:
 def pattern(manifest: Manifest, pictures: Pictures) -> list[str]:
     return [
         f"## {name_of(manifest)}",
-        f"""{manifest["training"]["examples"]:,} minutes and made-up walks taught it; the card says how it is judged.
-        What was found, by pattern, in the manifest's words:""",
+        f"""Made-up walks taught it, {manifest["training"]["examples"]:,} minutes calibrated it; the card says how it is
+        judged. What was found, by pattern, in the manifest's words:""",
         *the_rest(manifest["quality"], (), NAMES),
         *learning(manifest, pictures),
     ]
