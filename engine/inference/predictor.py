@@ -25,7 +25,7 @@ from engine.inference.models.cnn import PatternModel
 from engine.inference.models.lstm import PriceModel
 from engine.inference.models.stacker import StackerModel
 from engine.inference.models.trees import DirectionModel
-from engine.inference.proof import prove
+from engine.inference.proof import fault, prove
 from engine.inference.windows import enter
 from engine.registry.manifest import Kind, Manifest, read_manifest
 from engine.shared import Breaker, Phase
@@ -289,17 +289,21 @@ class Predictor:
         try:
             model.run(slots, self._batch, self._output, self._extras.importance)
             sound = model.sound(slots, self._output)
-            fault = "" if sound else "it gave numbers that are not finite, or chances outside of 0 to 1"
+            found = "" if sound else self._fault(model, slots)
         except Exception as error:
-            fault = f"it raised {type(error).__name__}: {error}"
+            found = f"it raised {type(error).__name__}: {error}"
         self._breakers.ended(row, len(slots), time.monotonic_ns() - began_ns, began_cpu_ns)
-        if not fault:
+        if not found:
             self._breakers.succeeded(row)
             return True
         times = self._breakers.failed(row, unsound=not sound)
         if times & (times - 1) == 0:  # the 1st, 2nd, 4th, 8th ...
-            log.error("model %s failed, the %d. time; its fallback answers: %s", model.manifest.name, times, fault)
+            log.error("model %s failed, the %d. time; its fallback answers: %s", model.manifest.name, times, found)
         return False
+
+    def _fault(self, model: Model, slots: list[int]) -> str:
+        """Of the first slot that cannot be used, as `check` says it."""
+        return next(found for i in slots if (found := fault(model, self._batch, self._output, i)))
 
     def _in_hand(self, model: int, phase: Phase) -> int:
         """For the supervisor: what would have been to blame, and since when (CLOCK_MONOTONIC)."""

@@ -1,8 +1,8 @@
 """What a loaded version has to show before it answers: usable numbers for a plain input, and its golden rows.
 
-Owns the plain input and the words for numbers that cannot be used; run by workers at load, by `check`
-and by training, which writes golden rows. Reads a model, writes nothing but arrays of its own. What must
-stay true: whoever asks gets the same verdict, since `check` is believed.
+Owns the plain input and the words for numbers that cannot be used; run by workers, at load and where a
+model fails, by `check` and by training, which writes golden rows. Reads a model, writes nothing but
+arrays of its own. What must stay true: whoever asks gets the same verdict, since `check` is believed.
 """
 
 from collections.abc import Callable
@@ -62,27 +62,27 @@ def plain_input() -> tuple[Batch, Output]:
     return batch, output
 
 
-def not_known(manifest: Manifest, batch: Batch) -> list[str]:
+def not_known(manifest: Manifest, batch: Batch, slot: int) -> list[str]:
     """Which of a direction model's inputs are NaN."""
     if manifest.role.value - 1 != DIRECTION:
         return []
     names = (*COLUMN_NAMES, *manifest.extra)
-    values = dict(zip(names, (*batch.columns[0], *batch.extra[0]), strict=False))
+    values = dict(zip(names, (*batch.columns[slot], *batch.extra[slot]), strict=False))
     return [name for name in manifest.features if np.isnan(values[name])]
 
 
-def fault(model: Any, batch: Batch, output: Output) -> str:
-    """What cannot be used of the answer in the first row, and what to do; empty where all of it can."""
-    if model.sound([0], output):
+def fault(model: Any, batch: Batch, output: Output, slot: int = 0) -> str:
+    """What cannot be used of the answer in a slot, and what to do; empty where all of it can."""
+    if model.sound([slot], output):
         return ""
     for name in golden.OUTPUTS[model.role]:
-        wanted, values = WANTED[name], getattr(output, name)[0]
+        wanted, values = WANTED[name], getattr(output, name)[slot]
         if not wanted.holds(values):
             found = f"{wanted.tensor}: expected {wanted.expected}, found {values.round(6).tolist()}"
             break
     else:
         found = "expected finite numbers, found others among its SHAP values"
-    nil = not_known(model.manifest, batch)
+    nil = not_known(model.manifest, batch, slot)
     if nil:
         return f"{found}, where {', '.join(nil)} = NaN; make the model take NaN (an imputer), or correct its output"
     return f"{found}; correct its output"

@@ -98,9 +98,10 @@ def pattern(name: str, picture: str, quality: Mapping[str, Any], counts: Counts)
         f"""Convolutions over {PICTURES[picture]}; {counts.size / 1024:.0f} KiB in all. It learns to see what published
         rules say (`engine/training/patterns.py` gives each rule, its source, and what was made stricter); its
         probability is the calibrated chance that the rule holds now, and says nothing about what the price will do.""",
-        f"""Shapes are free of scale, so nothing real teaches it: two million made-up walks do. Calibrated, with two
-        numbers a pattern, on {counts.calibrating:,} minutes, the first 78 % of each file; judged once on the last 22 %.
-        Four hours between the parts belong to none.""",
+        f"""Shapes are free of scale, so nothing real teaches it: four million made-up walks do, of many volatilities,
+        ticks, flickers and holes. Two numbers a pattern calibrate it: what walks need that did not teach, corrected by
+        {counts.calibrating:,} minutes, the first 78 % of each file. Judged once on the last 22 %; four hours between
+        the parts belong to none.""",
         f"Measured on {counts.last:,} minutes of the last part, and on 50,000 windows of random walks:",
         _shown(quality),
         f"""Any pattern at all is shown in {any_shown:.2f} % of these minutes and in {on_walks:.2f} % of the random
@@ -108,9 +109,9 @@ def pattern(name: str, picture: str, quality: Mapping[str, Any], counts: Counts)
         nothing.""",
         """Beside the rate of the calibrating minutes, with standard errors of blocks of two hours. A calibration error
         is never nil: 95 of 100 perfectly calibrated models stay below the first band with one pattern, and below the
-        second with all seven, which are judged at once. Both are drawn with outcomes that last for 12 to 36 minutes,
-        such that their number varies as much as each pattern's does on simulated markets (4 to 14 times as much as
-        that of independent minutes):""",
+        second with all seven, which are judged at once. Both are drawn with outcomes that last for 15 to 30 minutes,
+        such that their number varies as much as each pattern's does in blocks of the calibrating minutes and on
+        simulated markets (5 to 11 times as much as that of independent minutes):""",
         _judged(quality),
         f"""Outside of the band of all seven: {outside(quality)}. Outside of its own band:
         {outside(quality, band="calibration_band")}.""",

@@ -46,7 +46,7 @@ class Plan(NamedTuple):
         return height, width, self.layers[-1].filters
 
 
-SMALL = Plan("image", (Layer(3, 2, 1, 8), Layer(3, 2, 1, 16)), 0)
+SMALL = Plan("image", (Layer(8, 4, 2, 24), Layer(3, 2, 1, 48)), 64)
 FINE = Plan("image_fine", (Layer(4, 4, 0, 16), Layer(3, 2, 1, 32), Layer(3, 2, 1, 48)), 64)
 
 

@@ -131,11 +131,15 @@ def _end_names(inside: Frame, lines: Sequence[Line]) -> list[str]:
 
 
 def _drawn_marks(inside: Frame, marks: Sequence[Mark]) -> list[str]:
-    out = []
+    """Levels across the plot; their names stand above it, where no line crosses them."""
+    out, end = [], inside.x.stop
     for mark in marks:
         y = inside.y.at(mark.y)
         out.append(segment(inside.x.start, y, inside.x.stop, y, "mark"))
-        out.append(text(inside.x.start + 6, y - 5, mark.name, style="soft halo"))
+        out.append(text(end, TOP - 14, mark.name, style="soft", anchor="end"))
+        end -= LETTER * len(mark.name) + 6
+        out.append(segment(end - 24, TOP - 18, end, TOP - 18, "mark"))
+        end -= 38
     return out
 
 
@@ -169,10 +173,10 @@ def _whisker(x: float, low: float, high: float, style: str) -> list[str]:
     ]
 
 
-def bar_chart(words: Words, categories: Sequence[str], bars: Sequence[Heights], *, marks: Sequence[Mark] = ()) -> str:
+def bar_chart(words: Words, categories: Sequence[str], bars: Sequence[Heights]) -> str:
     """Groups of bars from nought, with whiskers for their bands; negative values hang down."""
     values = [v for each in bars for part in (each.values, each.low, each.high) if part is not None for v in part]
-    inside = frame((0.0, float(len(categories))), limits(values, [0.0, *(mark.y for mark in marks)]))
+    inside = frame((0.0, float(len(categories))), limits(values, [0.0]))
     ground = inside.y.at(0.0)
     slot = (inside.x.stop - inside.x.start) / max(len(categories), 1)
     wide = min(0.72 * slot / max(len(bars), 1), 56.0)
@@ -191,7 +195,7 @@ def bar_chart(words: Words, categories: Sequence[str], bars: Sequence[Heights], 
                 out += _whisker(left + wide / 2, inside.y.at(each.low[k]), inside.y.at(each.high[k]), "whisker")
     out.append(segment(inside.x.start, ground, inside.x.stop, ground, "axis"))
     shown = legend([each.name for each in bars]) if len(bars) > 1 else []
-    return page(words, [*out, *_drawn_marks(inside, marks), *shown])
+    return page(words, [*out, *shown])
 
 
 def _bar_axes(inside: Frame, words: Words, categories: Sequence[str]) -> list[str]:

@@ -257,7 +257,7 @@ def drawings(manifest: Mapping[str, Any]) -> dict[str, str]:
     ]
     out = {"coverage.svg": plots.line_chart(words, lines, marks=[plots.Mark(0.9, "90 %")])}
     if dots:
-        words = plots.Words(f"{manifest['id']}: chance that the direction is right", "said", "happened")
+        words = plots.Words(f"{manifest['id']}: chance that the direction is right", "chance said", "share right")
         out["reliability.svg"] = plots.diagonal_chart(words, dots)
     return out
 

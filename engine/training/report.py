@@ -120,7 +120,10 @@ def price_pictures(manifest: Manifest, pictures: Pictures) -> list[tuple[str, st
     for h, minutes in enumerate(horizons):
         dots = plots.Points("", *(quality[f"confidence_{of}"][h] for of in ("said", "happened", "low", "high")))
         words = plots.Words(
-            f"{name}: direction right, {minutes} min", "said", "happened", "bars: 95 of 100 perfect forecasters"
+            f"{name}: direction right, {minutes} min",
+            "chance said",
+            "share right",
+            "bars: 95 of 100 perfect forecasters",
         )
         files.append((f"{name}_confidence_{minutes}.svg", f"reliability of the confidence over {minutes} min"))
         pictures[files[-1][0]] = plots.diagonal_chart(words, [dots])
@@ -129,7 +132,7 @@ def price_pictures(manifest: Manifest, pictures: Pictures) -> list[tuple[str, st
         for h, minutes in enumerate(horizons)
     ]
     files.append((f"{name}_rise.svg", "reliability of the chance of a rise"))
-    words = plots.Words(f"{name}: chance of a rise", "said", "happened", "no answer contains it")
+    words = plots.Words(f"{name}: chance of a rise", "chance said", "share that rose", "no answer contains it")
     pictures[files[-1][0]] = plots.diagonal_chart(words, rises)
     for of, what, marks in (
         ("coverage", "share inside", [plots.Mark(0.9, "90 %")]), ("width", "median width (bp)", [])
@@ -201,8 +204,8 @@ def overview(prices: Sequence[Manifest], pictures: Pictures) -> list[str]:
 def pattern(manifest: Manifest, pictures: Pictures) -> list[str]:
     return [
         f"## {name_of(manifest)}",
-        f"""{manifest["training"]["examples"]:,} minutes and made-up walks taught it; the card says how it is judged.
-        What was found, by pattern, in the manifest's words:""",
+        f"""Made-up walks taught it, {manifest["training"]["examples"]:,} minutes calibrated it; the card says how it is
+        judged. What was found, by pattern, in the manifest's words:""",
         *the_rest(manifest["quality"], (), NAMES),
         *learning(manifest, pictures),
     ]

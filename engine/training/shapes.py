@@ -23,8 +23,8 @@ from engine.training.price import source
 from engine.training.touch import OVERLAP, fit_touch, outlook
 
 HOURS = Path(__file__).parent.parent.parent / "data" / "fx_h1"
-WALKS = 2_000_000
-WATCHED = 200_000
+WALKS = 4_000_000
+WATCHED = 400_000
 WALKS_JUDGE = 50_000
 CONTROL = 10_000  # windows that teach a control with shuffled labels
 CONTROL_STEP = 8  # of the minutes that calibrate it
@@ -33,6 +33,7 @@ WEIGHT = {"simple_pattern": 0.1, "cnn_patterns": 0.1}
 SEED = 20260102
 SEED_WATCHED = SEED + 1000
 SEED_MARKET = 20260107
+PRIOR_PLATT = np.array([0.03, 0.1])  # standard deviations of what minutes change in the walks' own slope and shift
 PRIOR = 50.0  # examples that a rate of a rare signal is worth beforehand
 
 
@@ -49,16 +50,30 @@ SIMPLE = Kind("simple_pattern", "1.0", pictures.SMALL, 3)
 CNN = Kind("cnn_patterns", "1.8", pictures.FINE, 3)
 
 
-def calibrate(parameters: pictures.Parameters, logit: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Platt's two numbers a pattern, folded into the last layer; returns what these rows' chances become."""
-    chance = np.empty_like(logit)
+def platt(logit: np.ndarray, target: np.ndarray, weight: np.ndarray, near: np.ndarray | None) -> np.ndarray:
+    """Slope and shift of one pattern's logits that lose least; drawn towards those of `near`, where there are some."""
+    sign = np.where(target > 0, -1.0, 1.0)
+
+    def cost(ab: np.ndarray) -> float:
+        loss = float((weight * np.logaddexp(0.0, sign * (ab[0] * logit + ab[1]))).sum())
+        return loss + (0.5 * float((((ab - near) / PRIOR_PLATT) ** 2).sum()) if near is not None else 0.0)
+
+    start = np.array([1.0, -2.0]) if near is None else near
+    return minimize(cost, start, method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-4}).x
+
+
+def calibrate(
+    plan: pictures.Plan, parameters: pictures.Parameters, walks: Lessons, path: np.ndarray, target: np.ndarray
+) -> np.ndarray:
+    """Platt's two numbers a pattern, folded into the last layer; returns what the minutes' chances become.
+
+    What walks need, of which there are many, corrected by the minutes, in which a pattern stands a few dozen times.
+    """
+    of_walks, logit = pictures.logits(plan, parameters, walks.path), pictures.logits(plan, parameters, path)
+    minutes, chance = np.full(len(path), 1.0 / OVERLAP), np.empty_like(logit)
     for k in range(target.shape[1]):
-        sign = np.where(target[:, k] > 0, -1.0, 1.0)
-
-        def cost(ab: np.ndarray, k: int = k, sign: np.ndarray = sign) -> float:
-            return float(np.logaddexp(0.0, sign * (ab[0] * logit[:, k] + ab[1])).mean())
-
-        a, b = minimize(cost, np.array([1.0, -0.5]), method="Nelder-Mead").x
+        near = platt(of_walks[:, k], walks.target[:, k], walks.walks, None)
+        a, b = platt(logit[:, k], target[:, k], minutes, near)
         parameters["w"][:, k] *= a
         parameters["b"][k] = a * parameters["b"][k] + b
         chance[:, k] = 1.0 / (1.0 + np.exp(-a * logit[:, k] - b))
@@ -97,7 +112,7 @@ def shuffled(kind: Kind, taught: Lessons, path: np.ndarray, target: np.ndarray, 
     order = rng.permutation(some)
     mixed = Lessons(taught.path[some], taught.target[order], taught.weight[order])
     fitted = pictures.fit(kind.plan, mixed, mixed, seed=seed, epochs=1, report=lambda line: None).parameters
-    calibrate(fitted, pictures.logits(kind.plan, fitted, path), rng.permutation(target))
+    calibrate(kind.plan, fitted, mixed, path, rng.permutation(target))
     return fitted
 
 
@@ -132,7 +147,7 @@ def train(kind: Kind, examples: Examples, store: Path, report: Callable[[str], N
     rows = np.flatnonzero(ready & np.isin(examples.part, ("train", "calibration")))
     last = np.flatnonzero(ready & (examples.part == "test"))
     path, target = examples.path[rows], label(examples.path[rows])
-    chance = calibrate(fitted.parameters, pictures.logits(kind.plan, fitted.parameters, path), target)
+    chance = calibrate(kind.plan, fitted.parameters, watched, path, target)
     chances, base = chances_of(kind.plan, fitted.parameters), target.mean(0)
     seen = outlook(examples, rows)
     touch = fit_touch(seen, chance > PATTERN_SHOWN)

@@ -210,7 +210,7 @@ def picture(rows: list[Covered], about: str) -> str:
     words = Words(
         f"Coverage of 90 % intervals after volatility × {SHOCK:g}", "outcomes after the shock", "share inside", about
     )
-    return line_chart(words, lines, marks=[Mark(0.9, "")])
+    return line_chart(words, lines, marks=[Mark(0.9, "90 %")])
 
 
 def main() -> int:

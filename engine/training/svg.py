@@ -27,13 +27,12 @@ text{font-family:system-ui,-apple-system,"Segoe UI","DejaVu Sans",sans-serif;fon
 .paper{fill:#ffffff}.title{font-size:16px;font-weight:600}.soft{fill:#59636e}
 .grid{stroke:#e3e8ed}.axis{stroke:#818b98}.mark{stroke:#59636e;stroke-dasharray:5 4}
 .line{fill:none;stroke-width:2;stroke-linejoin:round}.band{opacity:.16}.whisker{stroke:#1f2328;stroke-width:1.5;opacity:.75}
-.halo{paint-order:stroke;stroke:#ffffff;stroke-width:4px}
 .s0{stroke:#0072b2}.s1{stroke:#c44f00}.s2{stroke:#00835f}.s3{stroke:#a8487e}.s4{stroke:#8a6a00}.s5{stroke:#4d5bb8}
 .f0{fill:#0072b2}.f1{fill:#c44f00}.f2{fill:#00835f}.f3{fill:#a8487e}.f4{fill:#8a6a00}.f5{fill:#4d5bb8}
 @media (prefers-color-scheme:dark){
 text{fill:#e6edf3}.paper{fill:#0d1117}.soft{fill:#9da7b1}
 .grid{stroke:#21282f}.axis{stroke:#6b7682}.mark{stroke:#9da7b1}.band{opacity:.24}
-.whisker{stroke:#e6edf3}.halo{stroke:#0d1117}
+.whisker{stroke:#e6edf3}
 .s0{stroke:#58b4f0}.s1{stroke:#ff9a5c}.s2{stroke:#3fcf9f}.s3{stroke:#e79ac6}.s4{stroke:#e3c04a}.s5{stroke:#a5b0ff}
 .f0{fill:#58b4f0}.f1{fill:#ff9a5c}.f2{fill:#3fcf9f}.f3{fill:#e79ac6}.f4{fill:#e3c04a}.f5{fill:#a5b0ff}
 }

@@ -1,5 +1,6 @@
 """A company's own models in a worker: whom they answer, who stands in for them, and golden rows."""
 
+import base64
 import hashlib
 import json
 import logging
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.contract.ml.feature_vectors_pb2 import FeatureVectorBatch
 from engine.contract.names import Status, Tier
 from engine.inference.predictor import Predictor
 from engine.shared import Breaker
@@ -25,14 +27,16 @@ EXTRA = 'extra = ["not_used", "our_number"]\n'
 PULL = 0.5  # of the company's own number on BUY
 
 
-def classifier(spoil: str = "", ir_version: int = 8, opset: int = 17) -> bytes:
+def classifier(spoil: str = "", ir_version: int = 8, opset: int = 17, imputer: bool = False) -> bytes:
     """Chances from a bias and the company's own number; `spoil` names another operator than Softmax."""
     helper, floats = onnx.helper, onnx.TensorProto.FLOAT
     weight = np.zeros((3, 3), "f4")
     weight[2, 2] = PULL
     graph = helper.make_graph(
         [
-            helper.make_node("Gemm", ["columns", "w", "b"], ["logit"]),
+            helper.make_node("IsNaN", ["columns"], ["unknown"]),
+            helper.make_node("Where", ["unknown", "nil", "columns"], ["known"]),
+            helper.make_node("Gemm", ["known" if imputer else "columns", "w", "b"], ["logit"]),
             helper.make_node(spoil, ["logit"], ["direction"])
             if spoil
             else helper.make_node("Softmax", ["logit"], ["direction"], axis=1),
@@ -40,7 +44,10 @@ def classifier(spoil: str = "", ir_version: int = 8, opset: int = 17) -> bytes:
         "own",
         [helper.make_tensor_value_info("columns", floats, ["rows", 3])],
         [helper.make_tensor_value_info("direction", floats, ["rows", 3])],
-        [onnx.numpy_helper.from_array(weight, "w"), onnx.numpy_helper.from_array(BIAS, "b")],
+        [
+            onnx.numpy_helper.from_array(each, name)
+            for name, each in (("w", weight), ("b", BIAS), ("nil", np.zeros(1, "f4")))
+        ],
     )
     return helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version
@@ -166,6 +173,53 @@ def test_version_whose_golden_rows_are_off_is_left_out_and_told(
         "train it again or restore them"
     )
     assert abs(found[0] - golden["rows"][1]["expected"]["direction"][0]) > 1e-5
+
+
+def without_extra(message: str) -> str:
+    """A golden row's message, from a producer that sends none of the company's numbers."""
+    batch = FeatureVectorBatch.FromString(base64.b64decode(message))
+    del batch.feature_vectors[0].extra[:]
+    return base64.b64encode(batch.SerializeToString(deterministic=True)).decode()
+
+
+@pytest.mark.parametrize("imputer", [True, False])
+def test_a_golden_row_without_the_companys_numbers_asks_what_the_version_makes_of_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, imputer: bool
+) -> None:
+    training = pytest.importorskip("engine.training.golden")
+    add_own(tmp_path / "rows")
+    training.write_all(tmp_path / "rows", STORE.parent / "data" / "fx_m1", ["acme_sides"])
+    (row, *_) = json.loads((tmp_path / "rows" / "acme_sides" / "1.0" / "golden.json").read_text())["rows"]
+    assert row["expected"]["direction"] != pytest.approx(chances(0.0), abs=1e-5)  # its number is not nil there
+    row["message"], row["expected"]["direction"] = without_extra(row["message"]), chances(0.0).tolist()
+    golden = json.dumps({"tolerance": 1e-5, "rows": [row]})
+    store = tmp_path / "models"
+    folder = add_own(store, golden=golden, artefact=classifier(imputer=imputer))
+    if imputer:
+        assert "acme_sides" in {model.manifest.id for model in make_predictor(store).models.values()}
+    else:
+        assert why_left_out(store, caplog) == (
+            f"{folder / 'golden.json'}: row 1: direction: expected {chances(0.0).tolist()}, found [nan, nan, nan], "
+            "more than 1e-05 apart; the artefact, the features or the runtime are not those that it was made with: "
+            "train it again or restore them"
+        )
+
+
+def test_own_model_that_fails_on_one_input_is_told_with_tensor_values_and_what_was_not_known(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = tmp_path / "models"
+    shutil.copytree(STORE, store)
+    add_own(store)
+    predictor = make_predictor(store)
+    with caplog.at_level(logging.ERROR):
+        fine, spoilt = ask(predictor, [FIRST_OWN, FIRST_OWN], [1.0, np.nan])
+    assert ("acme_sides" in ids(predictor, fine), fine["status"]) == (True, Status.OK)
+    assert ("acme_sides" in ids(predictor, spoilt), spoilt["status"]) == (False, Status.DEGRADED)
+    assert caplog.messages[0] == (
+        "model acme_sides 1.0 failed, the 1. time; its fallback answers: direction: expected three chances that sum to "
+        "1, found [nan, nan, nan], where our_number = NaN; make the model take NaN (an imputer), or correct its output"
+    )
 
 
 def test_golden_rows_that_are_none_are_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -125,6 +125,15 @@ def test_models_of_the_guide_answer_their_company_and_nobody_else(
         assert engine.stop() == 0
 
 
+def test_recurrent_network_of_the_guide_finds_its_own_minutes_familiar(folder: Path, store: Path, data: Path) -> None:
+    """That it answers is told by the test above, which leaves it out where PyTorch is not installed."""
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    told = follow(script("unfamiliar.py", folder), store / "acme_price" / "1.0" / "model.toml", data)
+    shares = [float(line.split()[-1].rstrip("%")) for line in told.splitlines()]
+    assert len(shares) == 17
+    assert max(shares) < 1.0
+
+
 def test_check_names_the_models_and_a_second_one_of_the_same_role(store: Path, tmp_path: Path, issuer: Issuer) -> None:
     twice = tmp_path / "models"
     shutil.copytree(store, twice)

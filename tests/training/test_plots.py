@@ -104,6 +104,14 @@ def test_points_stand_where_their_numbers_say():
     assert path.get("d") == f"M{svg.LEFT}.0 {svg.HEIGHT - svg.BOTTOM}.0L{inside.x.stop:.1f} {svg.TOP}.0"
 
 
+def test_a_marks_name_stands_above_the_plot_where_no_line_can_cross_it():
+    picture = CHARTS["lines"]()
+    (name,) = [each for each in elements(picture, "text") if each.text == "90 %"]
+    assert svg.TOP - 20 < float(name.get("y", 0)) < svg.TOP
+    level, sample = elements(picture, "line", "mark")
+    assert float(level.get("y1", 0)) > svg.TOP > float(sample.get("y1", 0))
+
+
 def test_bands_lie_below_every_line():
     order = [each.get("class", "") for each in elements(CHARTS["lines"](), "path")]
     assert order == ["band f0", "line s0", "line s1"]
