@@ -16,7 +16,7 @@ extensions = [
         [f"fastpath/{path.name}"],
         depends=[str(each.relative_to(ROOT)) for each in sorted((ROOT / "fastpath").glob("*.[ph]*"))],
         # No contraction and no fast-math: results must not depend on how a compiler groups sums.
-        extra_compile_args=["-O2", "-std=c11", "-ffp-contract=off", "-Wno-unused-function"],
+        extra_compile_args=["-O2", "-std=c11", "-ffp-contract=off", "-Wno-unused-function", "-Wno-psabi"],
     )
     for path in sorted((ROOT / "fastpath").glob("*.pyx"))
 ]

@@ -230,7 +230,12 @@ def test_faults_at_random_instants_lose_nothing_that_is_on_kafka_and_change_no_a
         assert place.check(streams, both, engine_lost=True).bad(but=("doubled",)) == {}
     with (
         nats_server() as url,
-        EngineProcess(tmp_path, issuer, url, settings={"engine": {**PATIENT, "deadline_ms": 60_000}}) as other,
+        EngineProcess(
+            tmp_path,
+            issuer,
+            url,
+            settings={"engine": {**PATIENT, "deadline_ms": 60_000, "max_message_age_ms": 86_400_000}},
+        ) as other,
     ):
         other.wait_ready()
         twin = twin_of(url, streams, both.readers, intervals=False)

@@ -99,7 +99,12 @@ def test_kills_at_random_lose_nothing_and_change_no_answer(tmp_path):
         print(f"{role}: {len(pauses)} kills, pause {pauses[len(pauses) // 2]:.2f} s, longest {pauses[-1]:.2f} s")
     with (
         nats_server() as url,
-        EngineProcess(tmp_path, issuer, url, settings={"engine": {**PATIENT, "deadline_ms": 60_000}, **ROOMY}) as other,
+        EngineProcess(
+            tmp_path,
+            issuer,
+            url,
+            settings={"engine": {**PATIENT, "deadline_ms": 60_000, "max_message_age_ms": 86_400_000}, **ROOMY},
+        ) as other,
     ):
         other.wait_ready()
         twin = twin_of(url, streams, both.readers)

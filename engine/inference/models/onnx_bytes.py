@@ -21,7 +21,7 @@ DOMAINS = (b"", b"ai.onnx", b"ai.onnx.ml")
 DEPTH_MAX = 8  # graphs within graphs
 
 
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
+def varint(data: memoryview, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         byte = data[at]
@@ -33,23 +33,30 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
             raise IndexError
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
-    """(field, number, bytes) of one message; a number field has empty bytes."""
+def fields(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
+    """(field, number, bytes) of one message; a number has empty bytes, one of fixed size is left as its bytes.
+
+    IndexError where the bytes are no message.
+    """
     at, nothing = 0, memoryview(b"")
     while at < len(data):
-        tag, at = _varint(data, at)
+        tag, at = varint(data, at)
         field, wire = tag >> 3, tag & 7
         if wire == 0:
-            value, at = _varint(data, at)
+            value, at = varint(data, at)
             yield field, value, nothing
         elif wire == 2:
-            size, at = _varint(data, at)
+            size, at = varint(data, at)
             if at + size > len(data):
                 raise IndexError
             yield field, 0, data[at : at + size]
             at += size
         elif wire in (1, 5):
-            at += 8 if wire == 1 else 4
+            size = 8 if wire == 1 else 4
+            if at + size > len(data):
+                raise IndexError
+            yield field, 0, data[at : at + size]
+            at += size
         else:
             raise IndexError
 
@@ -58,7 +65,7 @@ def check_onnx(data: bytes, path: Path) -> None:
     """ModelError unless the bytes are a self-contained model of standard operators."""
     try:
         graphs = 0
-        for field, _, inner in _fields(memoryview(data)):
+        for field, _, inner in fields(memoryview(data)):
             if field == MODEL_FUNCTIONS:
                 raise ModelError(
                     f"{path}: expected a graph of standard operators, found functions of its own; "
@@ -66,7 +73,7 @@ def check_onnx(data: bytes, path: Path) -> None:
                 )
             if field == MODEL_OPSET:
                 _check_domain(
-                    path, next((bytes(text) for number, _, text in _fields(inner) if number == OPSET_DOMAIN), b"")
+                    path, next((bytes(text) for number, _, text in fields(inner) if number == OPSET_DOMAIN), b"")
                 )
             if field == MODEL_GRAPH:
                 graphs += 1
@@ -92,18 +99,18 @@ def _check_graph(graph: memoryview, path: Path, depth: int) -> None:
         raise ModelError(
             f"{path}: expected at most {DEPTH_MAX} graphs within each other, found more; export a flatter model"
         )
-    for field, _, inner in _fields(graph):
+    for field, _, inner in fields(graph):
         if field == GRAPH_INITIALIZER:
             _check_tensor(inner, path)
         elif field == GRAPH_SPARSE:
-            for _, _, part in _fields(inner):
+            for _, _, part in fields(inner):
                 _check_tensor(part, path)
         elif field == GRAPH_NODE:
             _check_node(inner, path, depth)
 
 
 def _check_tensor(tensor: memoryview, path: Path) -> None:
-    for field, number, _ in _fields(tensor):
+    for field, number, _ in fields(tensor):
         if field == TENSOR_EXTERNAL or (field == TENSOR_LOCATION and number != 0):
             raise ModelError(
                 f"{path}: expected all weights within the file, found external data; export with the weights inside"
@@ -111,11 +118,11 @@ def _check_tensor(tensor: memoryview, path: Path) -> None:
 
 
 def _check_node(node: memoryview, path: Path, depth: int) -> None:
-    for field, _, inner in _fields(node):
+    for field, _, inner in fields(node):
         if field == NODE_DOMAIN:
             _check_domain(path, bytes(inner))
         elif field == NODE_ATTRIBUTE:
-            for part, _, value in _fields(inner):
+            for part, _, value in fields(inner):
                 if part in (ATTRIBUTE_TENSOR, ATTRIBUTE_TENSORS):
                     _check_tensor(value, path)
                 elif part in (ATTRIBUTE_GRAPH, ATTRIBUTE_GRAPHS):
