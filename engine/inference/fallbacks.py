@@ -80,7 +80,7 @@ class Breakers:
 
     def allow(self, version: int, vectors: int) -> int:
         """How many of so many vectors the version may be asked about: all, none, or one as a probe."""
-        state = self._state[version]
+        state = int(self._state[version])  # numpy compares its own numbers with an enum many times more slowly
         if version == self.spared:
             return 0
         if state == Breaker.CLOSED:

@@ -34,6 +34,8 @@ from fastpath import layout
 
 log = logging.getLogger(__name__)
 
+HEARD = {MODEL, SUBSTITUTE}  # of a member: it said something
+
 
 class Model(Protocol):
     """One loaded version."""
@@ -116,13 +118,19 @@ class Predictor:
         log.info("models opened in %.1f s", time.monotonic() - began)
         began = time.monotonic()
         # A rehearsal: it counts for no breaker, and the row goes on saying that this process is loading.
-        child, self.child = self.child, np.zeros_like(self.child)
+        child = self.child
+        self._in_row(np.zeros_like(child))
         self._breakers = Breakers(np.zeros_like(self.versions), self.child)
         self._warm()
         self._bounds = self._bounds_by_plan()  # a model may have been left out
-        self.child = child
+        self._in_row(child)
         self._breakers = Breakers(self.versions, self.child)
         log.info("models and kernels run once in %.1f s", time.monotonic() - began)
+
+    def _in_row(self, child: np.ndarray) -> None:
+        """From here on this is the row that says what is in hand; its words are looked up once."""
+        self.child = child
+        self._hand_model, self._phase, self._phase_ns = child["hand_model"], child["phase"], child["phase_ns"]
 
     def _open(self, row: int, model_id: str) -> None:
         """A version that cannot be used is told and left out; its fallback answers."""
@@ -233,25 +241,24 @@ class Predictor:
             if predicts:
                 by_plan.setdefault(plan, []).append(i)
         ran = False
+        depth = batch.depth[:count].tolist()
         for group in self._groups:
             slots = [i for plan in group.plans for i in by_plan.get(plan, ())]
             if slots:
-                self._answer(group, slots)
+                self._answer(group, slots, depth)
                 ran = True
         if ran:
             self._in_hand(0, Phase.IDLE)
 
-    def _answer(self, group: Group, slots: list[int]) -> None:
+    def _answer(self, group: Group, slots: list[int], depth: list[int]) -> None:
         """The wanted model, else who stands in for it; slots without its closed minutes wait, masked."""
-        batch, output = self._batch, self._output
         best = first_loaded(group.chain, self.models)
         needed = self.models[best].manifest.closed_minutes if best >= 0 else 0
-        depth = batch.depth
         waiting = [i for i in slots if depth[i] >= needed]
         if group.role == ENSEMBLE:  # an ensemble of nobody has nothing to say
-            heard = (output.who == MODEL) | (output.who == SUBSTITUTE)
-            silent = [i for i in waiting if not heard[i, :ROLES].any()]
-            output.version[silent, ENSEMBLE], output.who[silent, ENSEMBLE] = self._book.vote, NOBODY
+            who = self._output.who
+            silent = [i for i in waiting if HEARD.isdisjoint(who[i, :ROLES].tolist())]
+            self._spoke(silent, ENSEMBLE, self._book.vote, NOBODY)
             waiting = [i for i in waiting if i not in silent]
         for row in group.chain:
             model = self.models.get(row)
@@ -263,12 +270,15 @@ class Predictor:
             if not able:
                 continue
             if answered := self._try(row, model, able):
-                output.version[answered, group.role] = row
-                output.who[answered, group.role] = MODEL if row == group.wanted else SUBSTITUTE
+                self._spoke(answered, group.role, row, MODEL if row == group.wanted else SUBSTITUTE)
                 waiting = [i for i in waiting if i not in answered]
-        if waiting:
-            output.version[waiting, group.role] = self._book.baseline
-            output.who[waiting, group.role] = NOBODY
+        self._spoke(waiting, group.role, self._book.baseline, NOBODY)
+
+    def _spoke(self, slots: list[int], role: int, version: int, who: int) -> None:
+        """One by one, because a microbatch of one is the usual one."""
+        output = self._output
+        for i in slots:
+            output.version[i, role], output.who[i, role] = version, who
 
     def _not_barred(self, row: int, role: int, slots: list[int]) -> list[int]:
         """Without those whose company does better without its own model."""
@@ -308,7 +318,7 @@ class Predictor:
     def _in_hand(self, model: int, phase: Phase) -> int:
         """For the supervisor: what would have been to blame, and since when (CLOCK_MONOTONIC)."""
         now_ns = time.monotonic_ns()
-        self.child["hand_model"] = model
-        self.child["phase_ns"] = now_ns
-        self.child["phase"] = phase
+        self._hand_model[0] = model
+        self._phase_ns[0] = now_ns
+        self._phase[0] = int(phase)
         return now_ns

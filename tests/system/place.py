@@ -6,18 +6,18 @@ it has lost a bus. What must stay true: whatever a test did to a bus, `whole` is
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.system.buses import Both
-from tests.system.checker import Found, check
+from tests.system.buses import Both, on_both
+from tests.system.checker import Found, check, twin_of
 from tests.system.kafka import Broker, kafka_broker
 from tests.system.proxy import Proxy
-from tests.system.servers import EngineProcess, Issuer, until
+from tests.system.servers import EngineProcess, Issuer, nats_server, until
 from tests.system.test_faults import Bus
-from tests.system.traffic import MINUTE_NS, SYMBOLS, Stream, paced
+from tests.system.traffic import MINUTE_NS, SYMBOLS, Stream, eventually, paced
 
 PATIENT = {"deadline_ms": 5000, "max_message_age_ms": 600_000}
 Send = Callable[[Stream, int, bytes], Awaitable[None]]
@@ -84,6 +84,44 @@ async def traffic(streams: list[Stream], send: Send, rate_per_s: float, count: i
     async for index in paced(rate_per_s, count):
         stream = streams[index % len(streams)]
         await send(stream, *next_message(stream))
+
+
+@asynccontextmanager
+async def under_load(place: Place, streams: list[Stream], rate_per_s: float) -> AsyncIterator[Both]:
+    """Each message goes over both buses while the body runs; in the end all are answered, and that is confirmed."""
+    ending = asyncio.Event()
+    async with on_both(place.bus.url, place.broker.bootstrap) as both:
+
+        async def send() -> None:
+            async for index in paced(rate_per_s, 10**9):
+                if ending.is_set():
+                    return
+                stream = streams[index % len(streams)]
+                await both.over_both(stream, *next_message(stream))
+
+        sending = asyncio.create_task(send())
+        try:
+            yield both
+        finally:
+            ending.set()
+            await sending
+        assert await asyncio.to_thread(both.kafka.flush, 20) == 0
+        await both.all_answered(streams, 30)
+        await eventually(
+            lambda: place.engine.metric("tickpath_inputs_bytes") == 0, 20, "everything accepted is confirmed"
+        )
+
+
+def undisturbed(
+    folder: Path, issuer: Issuer, streams: list[Stream], both: Both, intervals: bool = True, **settings: dict
+) -> dict[str, bytes]:
+    """What an engine of its own says, that is fed as fast as it goes, on one bus, after however long a run."""
+    patient = {"engine": {"deadline_ms": 60_000, "max_message_age_ms": 86_400_000}, **settings}
+    with nats_server() as url, EngineProcess(folder, issuer, url, settings=patient) as engine:
+        engine.wait_ready()
+        twin = twin_of(url, streams, both.readers, intervals)
+        assert engine.stop() == 0
+    return twin
 
 
 async def told(place: Place, buses: dict[str, str], within_s: float) -> float:

@@ -19,12 +19,12 @@ from pathlib import Path
 import pytest
 
 from engine.contract.ml.ml_predictions_pb2 import OK, WARMING
-from tests.system.buses import Both, on_both
-from tests.system.checker import input_of, twin_of
-from tests.system.place import PATIENT, Place, a_place, next_message
-from tests.system.servers import EngineProcess, Issuer, nats_server, until
+from tests.system.buses import Both
+from tests.system.checker import input_of
+from tests.system.place import Place, a_place, under_load, undisturbed
+from tests.system.servers import EngineProcess, Issuer, until
 from tests.system.test_life import assert_nothing_left
-from tests.system.traffic import Reader, Stream, eventually, paced
+from tests.system.traffic import Reader, Stream
 
 PER_S = 100
 SECONDS = float(os.environ.get("TICKPATH_CHAOS_SECONDS", 45))
@@ -184,32 +184,13 @@ def untouched(streams: list[Stream], readers: dict[str, Reader], before_ns: floa
 
 
 async def run(chaos: Chaos, streams: list[Stream]) -> Both:
-    place = chaos.place
-    async with on_both(place.bus.url, place.broker.bootstrap) as both:
-        ending = asyncio.Event()
-
-        async def send() -> None:
-            async for index in paced(PER_S, 10**9):
-                if ending.is_set():
-                    return
-                stream = streams[index % len(streams)]
-                await both.over_both(stream, *next_message(stream))
-
-        sending = asyncio.create_task(send())
-        end_s, number = time.monotonic() + SECONDS, 0
-        try:
-            while time.monotonic() < end_s:
-                await asyncio.to_thread(chaos.one, number)
-                number += 1
-        finally:
-            ending.set()
-            await sending
-        assert await asyncio.to_thread(both.kafka.flush, 20) == 0
-        await both.all_answered(streams, 30)
-        engine = place.engine
-        await eventually(lambda: engine.metric("tickpath_inputs_bytes") == 0, 20, "everything accepted is confirmed")
-        print(f"{number} faults")
-        return both
+    end_s, number = time.monotonic() + SECONDS, 0
+    async with under_load(chaos.place, streams, PER_S) as both:
+        while time.monotonic() < end_s:
+            await asyncio.to_thread(chaos.one, number)
+            number += 1
+    print(f"{number} faults")
+    return both
 
 
 @pytest.mark.chaos
@@ -228,17 +209,7 @@ def test_faults_at_random_instants_lose_nothing_that_is_on_kafka_and_change_no_a
             median_s, longest_s = sorted(times)[len(times) // 2], max(times)
             print(f"{name}: {len(times)}, whole again after {median_s:.2f} s, at most {longest_s:.2f} s")
         assert place.check(streams, both, engine_lost=True).bad(but=("doubled",)) == {}
-    with (
-        nats_server() as url,
-        EngineProcess(
-            tmp_path,
-            issuer,
-            url,
-            settings={"engine": {**PATIENT, "deadline_ms": 60_000, "max_message_age_ms": 86_400_000}},
-        ) as other,
-    ):
-        other.wait_ready()
-        twin = twin_of(url, streams, both.readers, intervals=False)
+    twin = undisturbed(tmp_path, issuer, streams, both, intervals=False)
     same = untouched(streams, both.readers, chaos.lost_ns)
     print(f"{len(same)} of {len(twin)}, answered before an engine was lost, are compared with an undisturbed run")
     twin = {name: said for name, said in twin.items() if name in same}

@@ -11,11 +11,10 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.system.buses import Both, on_both
-from tests.system.checker import twin_of
-from tests.system.place import PATIENT, Place, a_place, next_message
-from tests.system.servers import EngineProcess, Issuer, nats_server, until
-from tests.system.traffic import Stream, eventually, paced
+from tests.system.buses import Both
+from tests.system.place import Place, a_place, under_load, undisturbed
+from tests.system.servers import Issuer, until
+from tests.system.traffic import Stream
 
 KILLS = int(os.environ.get("TICKPATH_TEST_KILLS", "25"))
 SEED = int(os.environ.get("TICKPATH_TEST_SEED", time.time_ns() % 10**6))
@@ -45,30 +44,11 @@ def kill_one(place: Place, chance: random.Random, what: str) -> Kill:
 async def disturbed(place: Place, streams: list[Stream]) -> tuple[Both, list[Kill]]:
     """The run with the kills: what each bus carried, and who was killed when."""
     chance, kills = random.Random(SEED), []
-    ending = asyncio.Event()
-    async with on_both(place.bus.url, place.broker.bootstrap) as both:
-
-        async def send() -> None:
-            async for index in paced(VECTORS_PER_S, 10**9):
-                if ending.is_set():
-                    return
-                stream = streams[index % len(streams)]
-                await both.over_both(stream, *next_message(stream))
-
-        sending = asyncio.create_task(send())
-        try:
-            for number in range(KILLS):
-                await asyncio.sleep(chance.uniform(0.0, 0.5))
-                kills.append(await asyncio.to_thread(kill_one, place, chance, f"kill {number}"))
-        finally:
-            ending.set()
-            await sending
-        assert await asyncio.to_thread(both.kafka.flush, 20) == 0
-        await both.all_answered(streams, 30)
-        await eventually(
-            lambda: place.engine.metric("tickpath_inputs_bytes") == 0, 20, "everything accepted is confirmed"
-        )
-        return both, kills
+    async with under_load(place, streams, VECTORS_PER_S) as both:
+        for number in range(KILLS):
+            await asyncio.sleep(chance.uniform(0.0, 0.5))
+            kills.append(await asyncio.to_thread(kill_one, place, chance, f"kill {number}"))
+    return both, kills
 
 
 def pauses_s(both: Both, kills: list[Kill]) -> dict[str, list[float]]:
@@ -97,18 +77,7 @@ def test_kills_at_random_lose_nothing_and_change_no_answer(tmp_path):
     for role, pauses in sorted(pauses_s(both, kills).items()):
         pauses.sort()
         print(f"{role}: {len(pauses)} kills, pause {pauses[len(pauses) // 2]:.2f} s, longest {pauses[-1]:.2f} s")
-    with (
-        nats_server() as url,
-        EngineProcess(
-            tmp_path,
-            issuer,
-            url,
-            settings={"engine": {**PATIENT, "deadline_ms": 60_000, "max_message_age_ms": 86_400_000}, **ROOMY},
-        ) as other,
-    ):
-        other.wait_ready()
-        twin = twin_of(url, streams, both.readers)
-        assert other.stop() == 0
+    twin = undisturbed(tmp_path, issuer, streams, both, **ROOMY)
     found = place.check(streams, both, twin)
     assert found.bad(but=("doubled",)) == {}
     assert found.unpredicted == 0, "a restart expired something"
