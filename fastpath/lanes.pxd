@@ -32,7 +32,8 @@ cdef class Lanes:
     cdef float *memory
     cdef int64_t *done                  # of each lane: the next row that it has to run, as a step
     cdef int32_t *queue
-    cdef long queue_first, queue_count
+    cdef long queue_first
+    cdef readonly long waiting          # blocks for which something was put off
     cdef int32_t[::1] of_key
     cdef float *half                    # the first layer's input half of one row ...
     cdef int64_t half_step

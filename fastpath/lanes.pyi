@@ -7,6 +7,7 @@ class Lanes:
     network: Network
     blocks: int
     made_up: int
+    waiting: int
     def __init__(self, network: Network, blocks: int) -> None: ...
     def reset(self, keys: int) -> None: ...
     def bind(

@@ -77,7 +77,7 @@ cdef class Lanes:
         self.of_key = np.full(keys, NOBODY, np.int32)
         for b in range(self.blocks):
             self.of[b].key, self.of[b].used, self.of[b].queued = NOBODY, 0, False
-        self.queue_first = self.queue_count = 0
+        self.queue_first = self.waiting = 0
         self.half_block = NOBODY
 
     def bind(self, rows, columns, closing, key, generation, step, plain, chances):
@@ -119,16 +119,16 @@ cdef class Lanes:
         cdef int64_t begin, now, before
         with nogil:
             begin = now = _now_ns()
-            while self.queue_count > 0:
+            while self.waiting > 0:
                 if not self._unit(self.queue[self.queue_first]):
                     self.of[self.queue[self.queue_first]].queued = False
                     self.queue_first = (self.queue_first + 1) % self.blocks
-                    self.queue_count -= 1
+                    self.waiting -= 1
                     continue
                 before, now = now, _now_ns()
                 if (now - begin) + (now - before) > budget_ns:  # the next takes as long as the last
                     break
-        return self.queue_count > 0
+        return self.waiting > 0
 
     cdef void _answer(self, long i) noexcept nogil:
         cdef const float *rows = self._picked_rows(&self.rows[i, 0, 0], self.span + 1, self.window)
@@ -282,8 +282,8 @@ cdef class Lanes:
             memcpy(row, closing, 4 * self.inputs)
             own.guessed, own.wanted = own.open + 1, True
         if not own.queued:
-            self.queue[(self.queue_first + self.queue_count) % self.blocks] = <int32_t> b
-            self.queue_count += 1
+            self.queue[(self.queue_first + self.waiting) % self.blocks] = <int32_t> b
+            self.waiting += 1
             own.queued = True
 
     cdef bint _unit(self, long b) noexcept nogil:

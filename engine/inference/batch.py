@@ -35,6 +35,8 @@ class Batch(NamedTuple):
     """What is known of each slot before any model runs."""
 
     predicts: np.ndarray  # 1: the models are to answer
+    key: np.ndarray  # row of the windows; -1: an outside slot, whose window is its own
+    generation: np.ndarray  # of that row
     plan: np.ndarray  # row of the plan table; a tier's own is its number
     step: np.ndarray  # of its minute; of an outside slot, the step that its minute would have had
     depth: np.ndarray  # closed steps before it that can be read
@@ -42,6 +44,7 @@ class Batch(NamedTuple):
     flags: np.ndarray
     entry: np.ndarray  # its minute as this slot left it, before any later one
     rows: np.ndarray  # (slots, minutes, features): the closed minutes, then the open one
+    closing: np.ndarray  # (slots, features): the open minute as the next one will see it, if no vector comes between
     path: np.ndarray  # (slots, minutes): closed mids, oldest first
     columns: np.ndarray  # (slots, columns): for trees
     extra: np.ndarray  # (slots, extra): the company's own numbers; NaN where there are none
@@ -64,6 +67,8 @@ class Output(NamedTuple):
 def new_batch(slots: int) -> Batch:
     return Batch(
         predicts=np.zeros(slots, "u1"),
+        key=np.full(slots, -1, "i8"),
+        generation=np.zeros(slots, "u4"),
         plan=np.zeros(slots, "u1"),
         step=np.zeros(slots, "i8"),
         depth=np.zeros(slots, "i8"),
@@ -71,6 +76,7 @@ def new_batch(slots: int) -> Batch:
         flags=np.zeros(slots, "u4"),
         entry=np.zeros(slots, entry_dtype),
         rows=np.zeros((slots, LSTM_MINUTES + 1, FEATURES), "f4"),
+        closing=np.zeros((slots, FEATURES), "f4"),
         path=np.zeros((slots, IMAGE_MINUTES)),
         columns=np.zeros((slots, COLUMNS), "f4"),
         extra=np.full((slots, layout.extra_max), np.nan, "f4"),

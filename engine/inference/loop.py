@@ -4,7 +4,7 @@ Owns the position in one requests ring. Runs in the worker that has the ring's s
 slots and what the supervisor knows of the ring's last dead worker, writes answer slots, windows through
 the predictor, and its row. What must stay true: answers
 are published before requests are released, so that a death in between repeats work and loses none;
-nothing but expiry is decided by a clock.
+nothing but expiry is decided by a clock; what an answer put off is done when there is nothing to answer.
 """
 
 import time
@@ -86,6 +86,8 @@ def serve(child: Child, predictor: Predictor, worker: int) -> int:
             if child.stopping():
                 return 0
         available, room = requests.peek(position), answers.free()
+        if (available == 0 or room == 0) and predictor.catch_up():
+            continue
         if available == 0:
             bell.wait([requests], [position], policy, spin_ns)
             continue

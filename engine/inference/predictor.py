@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from engine import limits
 from engine.errors import ModelError
 from engine.inference import batch as arrays
 from engine.inference import constants
@@ -112,9 +113,10 @@ class Predictor:
             for row in rows if model_id not in (VOTE, BASELINE) else ():
                 self._open(row, model_id)
         self._groups = groups(self.versions, self.plans)
+        self._share_lanes()
         self._extras, self._cross_asset = constants.plan_table(self.plans, self._groups)
         self._bounds = self._bounds_by_plan()
-        self._requests = self._answers = self._windows = np.empty(0)
+        self._answers = self._windows = np.empty(0)
         log.info("models opened in %.1f s", time.monotonic() - began)
         began = time.monotonic()
         # A rehearsal: it counts for no breaker, and the row goes on saying that this process is loading.
@@ -122,6 +124,7 @@ class Predictor:
         self._in_row(np.zeros_like(child))
         self._breakers = Breakers(np.zeros_like(self.versions), self.child)
         self._warm()
+        self._share_lanes()
         self._bounds = self._bounds_by_plan()  # a model may have been left out
         self._in_row(child)
         self._breakers = Breakers(self.versions, self.child)
@@ -219,6 +222,14 @@ class Predictor:
             self._batch, self._output, self._book, self._extras,
         )  # fmt: skip
 
+    def catch_up(self) -> bool:
+        """A little of what answers put off, changing none; whether there was any."""
+        for lanes in self._lanes:
+            if lanes.waiting:
+                lanes.work(limits.PUT_OFF_UNIT_NS)
+                return True
+        return False
+
     def spare(self, version: int) -> None:
         """From here on this version is not asked, -1: each is; a worker died in it over these very slots."""
         self._breakers.spared = version
@@ -230,6 +241,14 @@ class Predictor:
         self._answer_view = arrays.as_kernel_sees(answers, arrays.answer_dtype)
         self._answer_bytes = answers.view("u1").reshape(len(answers), answers.dtype.itemsize)
         self._window_view = arrays.as_kernel_sees(windows, arrays.entry_dtype)
+        for lanes in self._lanes:
+            lanes.reset(len(windows))
+
+    def _share_lanes(self) -> None:
+        """Room for windows in flight, the same for each price model that has them."""
+        own = [model for model in self.models.values() if isinstance(model, PriceModel) and not model.unfit]
+        self._lanes = [model.keep_lanes(limits.LANES_BYTES_MAX // len(own)) for model in own]
+        self._requests = np.empty(0)  # the next microbatch tells them how many keys there are
 
     def _run_models(self, count: int) -> None:
         batch, output = self._batch, self._output

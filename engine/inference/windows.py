@@ -176,7 +176,9 @@ def enter(requests, mask, first, count, verdicts, windows, cross_asset, bounds, 
         entries = windows[slot.key]
         entry = batch.entry[i]
         step = np.int64(slot.step)
+        batch.generation[i] = slot.generation
         if slot.outside:
+            batch.key[i] = -1
             step, depth = _place_outside(entries, slot, entry, batch.pairs)
         else:
             own = entries[step & MASK]
@@ -189,6 +191,8 @@ def enter(requests, mask, first, count, verdicts, windows, cross_asset, bounds, 
             own.spread = slot.spread
             observe(entries, step, depth, own, slot.indicators)
             batch.entry[i] = own
+            batch.key[i] = slot.key
+            batch.closing[i] = own.row
         show_time(entry, slot.event_ns)
         batch.step[i] = step
         batch.depth[i] = depth

@@ -113,7 +113,9 @@ def test_onnx_models_answer_as_onnx_runtime_does_on_plain_arrays(predictor):
             STORE / model_id / "1.0" / "model.onnx", providers=["CPUExecutionProvider"]
         )
         for name, value in zip((each.name for each in session.get_outputs()), session.run(None, feed), strict=True):
-            np.testing.assert_array_equal(getattr(output, name)[0], value[0].astype("f8"))
+            # The LSTM runs by lanes, whose sums have an order of their own.
+            most = 1e-6 if model_id == "basic_lstm" else 0.0
+            np.testing.assert_allclose(getattr(output, name)[0], value[0].astype("f8"), rtol=0, atol=most)
 
 
 def test_image_spans_its_height_and_lights_each_minute_once():

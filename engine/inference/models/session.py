@@ -93,6 +93,10 @@ class Session:
         for each, array in self.out.items():
             self._binding.bind_output(each, "cpu", 0, np.float32, array.shape, array.ctypes.data)
 
+    def close(self) -> None:
+        """Gives its memory back; it is not run again."""
+        del self._binding, self._session
+
     def run(self) -> None:
         """An output that the model did not write stays NaN, and so is seen."""
         for array in self.out.values():
