@@ -131,8 +131,11 @@ class Delivery:
     async def _sent(self, pending: Pending) -> bool:
         """Sends one answer. False: no bus takes it now."""
         nats, kafka = self.nats, self.kafka
+        if nats is not None and nats.is_up and nats.outbox:  # it came back amid these answers
+            await self.empty_outbox()
         over_kafka = kafka is not None and kafka.takes
-        over_nats = nats is not None and nats.is_up and not (pending.nats_connection and over_kafka)
+        behind = nats is not None and (not nats.is_up or bool(nats.outbox))  # what it missed goes out first
+        over_nats = nats is not None and not behind and not (pending.nats_connection and over_kafka)
         readers = self._readers_of(pending)
         if not over_nats and not over_kafka and not readers:
             if not self._is_for_nobody(pending):

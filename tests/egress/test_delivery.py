@@ -9,8 +9,9 @@ import pytest
 
 from engine import limits
 from engine.bus.nats import NatsLink
-from engine.contract.ml.envelope_pb2 import Rejection
+from engine.contract.ml.envelope_pb2 import MLProcessingEnvelope, Rejection
 from engine.contract.names import Status
+from engine.egress import delivery
 from engine.settings import Nats
 from engine.shared import FINISHED, VERDICT_BITS, Count, Shared, Verdict, verdict_of, verdict_word
 from tests.egress.stand import Desk, answer, comparable, predictions, run, until
@@ -335,6 +336,49 @@ def test_answer_slots_that_make_no_sense_become_one_internal_rejection_and_end_n
         rejection = Rejection.FromString(reader.envelopes[1].payload)
         assert (rejection.code, rejection.source_sequence) == ("internal", 2)
         assert rejection.detail == "the engine could not word its answer; its operator has the details"
+        await desk.close()
+
+    run(main())
+
+
+class Returning:
+    """What egress needs of a NATS connection, which stands from `up` on; the bodies that it was given."""
+
+    def __init__(self) -> None:
+        self.is_up = False
+        self.connections = 1
+        self.client = self
+        self.max_payload = 1 << 20
+        self.sequences: list[int] = []
+
+    async def publish(self, _: str, body: bytes, headers: dict[str, str]) -> None:
+        self.sequences.append(MLProcessingEnvelope.FromString(body).sequence)
+
+
+@pytest.mark.parametrize("after", range(1, 9))
+def test_a_bus_that_comes_back_amid_answers_gets_what_it_missed_first(
+    shared: Shared, stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    monkeypatch.setattr(delivery, "WRITE_EVERY_NS", 0)  # others run between any two answers
+
+    async def main() -> None:
+        link = Returning()
+        desk = await Desk(shared, tmp_path, link).open()
+        acme = await desk.reader("acme")
+
+        async def come_back() -> None:
+            for _ in range(after):
+                await asyncio.sleep(0)
+            link.is_up = True
+
+        take(stand, Sender("acme"), 10)
+        answer(shared)
+        coming = asyncio.create_task(come_back())
+        await desk.pass_on()
+        await coming
+        await desk.pass_on()
+        assert link.sequences == list(range(1, 11))
+        await until(lambda: acme.sequences == list(range(1, 11)), "all answers")
         await desk.close()
 
     run(main())
