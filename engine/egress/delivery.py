@@ -1,10 +1,9 @@
 """Answers to the buses: sent in order, confirmed, and only then done.
 
-Owns what was gathered and is not done. Runs in egress. Writes verdict words, each before
-the sending that it decides, and the tails of the answers rings. What must stay true: once some bus may
-have an answer it is not decided again; an input is done when one bus confirmed it; what a bus that is
-away would still get waits in bounded memory; what was written to NATS before its connection broke is not
-written there again if Kafka has it.
+Owns what was gathered and is not done. Runs in egress. Writes verdict words, each before the sending that it decides,
+and the tails of the answers rings. What must stay true: once some bus may have an answer it is not decided again; an
+input is done when one bus confirmed it; what a bus that is away would still get waits in bounded memory; what was
+written to NATS before its connection broke is not written there again if Kafka has it.
 """
 
 import asyncio
@@ -134,8 +133,7 @@ class Delivery:
         if nats is not None and nats.is_up and nats.outbox:  # it came back amid these answers
             await self.empty_outbox()
         over_kafka = kafka is not None and kafka.takes
-        behind = nats is not None and (not nats.is_up or bool(nats.outbox))  # what it missed goes out first
-        over_nats = nats is not None and not behind and not (pending.nats_connection and over_kafka)
+        over_nats = nats is not None and nats.takes and not (pending.nats_connection and over_kafka)
         readers = self._readers_of(pending)
         if not over_nats and not over_kafka and not readers:
             if not self._is_for_nobody(pending):

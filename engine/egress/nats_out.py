@@ -40,6 +40,11 @@ class NatsOut:
         return self.link.is_up
 
     @property
+    def takes(self) -> bool:
+        """Whether an answer may be written now: what this bus missed goes out before anything newer."""
+        return self.link.is_up and not self.outbox
+
+    @property
     def connection(self) -> int:
         """The number of the one that stands, 0: none."""
         return self.link.connections if self.link.is_up else 0
