@@ -34,20 +34,43 @@ class _Loop:
         self._loop.close()
 
 
-class Producer:
+class _Threaded:
+    """What both have: `inner`, and from `open` to `close` the thread that runs it."""
+
+    def __init__(self, inner: producer.Producer | reader.Reader, name: str) -> None:
+        self._inner = inner
+        self._name = name
+        self._loop: _Loop | None = None
+
+    def open(self) -> None:
+        self._loop = _Loop(self._name)
+        try:
+            self._loop.call(self._inner.open())
+        except BaseException:
+            self._loop.stop()
+            raise
+
+    @property
+    def _running(self) -> _Loop:
+        assert self._loop is not None, "open comes before this"
+        return self._loop
+
+    def _end(self, work: Coroutine[Any, Any, None]) -> None:
+        """The last call; the thread ends with it whatever it raises."""
+        loop = self._running
+        try:
+            loop.call(work)
+        finally:
+            loop.stop()
+            self._loop = None
+
+
+class Producer(_Threaded):
     """As `engine.client.Producer`, with its parameters; callbacks run in its thread."""
 
     def __init__(self, **options: Any) -> None:
         self.inner = producer.Producer(**options)
-        self._loop: _Loop | None = None
-
-    def open(self) -> None:
-        self._loop = _Loop("tickpath-producer")
-        try:
-            self._loop.call(self.inner.open())
-        except BaseException:
-            self._loop.stop()
-            raise
+        super().__init__(self.inner, "tickpath-producer")
 
     def send(self, vectors: Iterable[FeatureVector]) -> str:
         return self._running.call(self.inner.send(vectors))
@@ -56,17 +79,7 @@ class Producer:
         self._running.call(self.inner.flush(timeout_s))
 
     def close(self, timeout_s: float = 10.0) -> None:
-        loop = self._running
-        try:
-            loop.call(self.inner.close(timeout_s))
-        finally:
-            loop.stop()
-            self._loop = None
-
-    @property
-    def _running(self) -> _Loop:
-        assert self._loop is not None, "open comes before this"
-        return self._loop
+        self._end(self.inner.close(timeout_s))
 
     def __enter__(self) -> "Producer":
         self.open()
@@ -75,31 +88,18 @@ class Producer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        loop = self._running
-        try:
-            loop.call(self.inner.__aexit__(kind, error, trace))
-        finally:
-            loop.stop()
-            self._loop = None
+        self._end(self.inner.__aexit__(kind, error, trace))
 
 
-class Reader:
+class Reader(_Threaded):
     """As `engine.client.Reader`, with its parameters; `on_event` runs in its thread."""
 
     def __init__(self, **options: Any) -> None:
         self.inner = reader.Reader(**options)
-        self._loop: _Loop | None = None
+        super().__init__(self.inner, "tickpath-reader")
 
     def resume(self, position: dict[str, Any]) -> None:
         self.inner.resume(position)
-
-    def open(self) -> None:
-        self._loop = _Loop("tickpath-reader")
-        try:
-            self._loop.call(self.inner.open())
-        except BaseException:
-            self._loop.stop()
-            raise
 
     def receive(self, timeout_s: float | None = None) -> Answer | None:
         """The next answer; None: none came within the time."""
@@ -115,17 +115,7 @@ class Reader:
         self._running.call(self.inner.commit())
 
     def close(self) -> None:
-        loop = self._running
-        try:
-            loop.call(self.inner.close())
-        finally:
-            loop.stop()
-            self._loop = None
-
-    @property
-    def _running(self) -> _Loop:
-        assert self._loop is not None, "open comes before this"
-        return self._loop
+        self._end(self.inner.close())
 
     def __iter__(self) -> Iterator[Answer]:
         while (answer := self.receive()) is not None:
