@@ -17,6 +17,7 @@ BUS_LOG = logging.getLogger("tickpath.client.bus")  # what the buses' own client
 BUS_LOG.propagate = False
 BUS_LOG.addHandler(logging.NullHandler())
 CONNECT_S = 5.0
+RETRY_S = 0.25
 
 
 def nats_section(given: str | Nats) -> Nats:

@@ -16,8 +16,9 @@ from nats.aio.msg import Msg
 
 from engine.bus import frames, kafka
 from engine.bus.nats import SUBJECTS_PENDING_BYTES, NatsLink
-from engine.client.connecting import BUS_LOG, check_files, reason
+from engine.client.connecting import BUS_LOG, RETRY_S, check_files
 from engine.client.sender import subscription
+from engine.client.staying import stay_connected
 from engine.client.tokens import Tokens
 from engine.contract.names import PREDICTIONS_SUBJECT, REJECTIONS_SUBJECT, is_name
 from engine.errors import BusError
@@ -27,7 +28,6 @@ from engine.shared import BusState
 
 TOPICS = (PREDICTIONS_SUBJECT, REJECTIONS_SUBJECT)
 ANSWER_BYTES_MAX = 8 << 20  # far above any answer; a length beyond it is no frame of ours
-RETRY_S = 0.25
 POLL_S = 0.1
 AT_ONCE = 500  # records taken from librdkafka in one go
 NEW_PARTITIONS_S = 10.0
@@ -260,7 +260,7 @@ class LocalSource:
         self._task: asyncio.Task[None] | None = None
 
     def open(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task = asyncio.get_running_loop().create_task(stay_connected(self.where, self._read, self._left))
 
     def absent(self, within_s: float) -> BusError:
         return BusError(
@@ -268,31 +268,19 @@ class LocalSource:
             "start the engine with the same configuration"
         )
 
-    async def _run(self) -> None:
-        while True:
-            try:
-                reader, writer = await asyncio.open_unix_connection(self.where)
-            except OSError as error:
-                self.why = reason(error)
-                await asyncio.sleep(RETRY_S)
-                continue
-            try:
-                writer.write(frames.encode(subscription(*self._who, self._tokens.current)))
-                self._turn(True)
-                await self._read(reader)
-                self.why = "it closed the connection; see whether the token is valid, and the engine's log"
-            except (OSError, BusError) as error:
-                self.why = reason(error)
-            finally:
-                writer.close()
-                self._turn(False)
-            await asyncio.sleep(RETRY_S)
-
-    async def _read(self, reader: asyncio.StreamReader) -> None:
+    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
         incoming = frames.FrameReader(ANSWER_BYTES_MAX)
+        writer.write(frames.encode(subscription(*self._who, self._tokens.current)))
+        self._turn(True)
         while data := await reader.read(1 << 18):
             for body in incoming.feed(data):
                 await self._take(body, "", self.bus, None)
+        return "it closed the connection; see whether the token is valid, and the engine's log"
+
+    def _left(self, why: str) -> None:
+        self.why = why
+        if self.up:
+            self._turn(False)
 
     def _turn(self, up: bool) -> None:
         self.up = up

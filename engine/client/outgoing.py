@@ -26,13 +26,13 @@ import nats.errors
 from engine.bus import frames
 from engine.bus.nats import NatsLink
 from engine.client.connecting import BUS_LOG, check_files, reason
+from engine.client.staying import stay_connected
 from engine.contract.names import MESSAGE_ID_HEADER
 from engine.errors import BusError
 from engine.knobs import without_passwords
 from engine.settings import Local, Nats
 from engine.shared import BusState
 
-RETRY_S = 0.25
 FLUSH_S = 5.0  # a connection that does not answer a PING for so long is dead long before
 READ_POLL_S = 0.001
 
@@ -206,7 +206,7 @@ class LocalLane(BusLane):
         self._task: asyncio.Task[None] | None = None
 
     def open(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._keep())
+        self._task = asyncio.get_running_loop().create_task(stay_connected(self.where, self._keep, self._left))
 
     def absent(self, within_s: float) -> BusError:
         return BusError(
@@ -214,29 +214,20 @@ class LocalLane(BusLane):
             "start the engine with the same configuration"
         )
 
-    async def _keep(self) -> None:
-        while True:
-            try:
-                reader, writer = await asyncio.open_unix_connection(self.where)
-            except OSError as error:
-                self.why = reason(error)
-                await asyncio.sleep(RETRY_S)
-                continue
-            writer.transport.set_write_buffer_limits(high=1 << 20, low=1 << 16)
-            self._writer, self._last = writer, 0
-            self._turn(True)
-            confirming = asyncio.create_task(self._confirm(writer))
-            try:
-                await reader.read()  # the engine says nothing here; its end is the end
-                self.why = "the engine closed the connection"
-            except OSError as error:
-                self.why = reason(error)
-            finally:
-                confirming.cancel()
-                self._writer = None
-                writer.close()
-                self._turn(False)
-            await asyncio.sleep(RETRY_S)
+    async def _keep(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
+        writer.transport.set_write_buffer_limits(high=1 << 20, low=1 << 16)
+        self._writer, self._last = writer, 0
+        self._turn(True)
+        confirming = asyncio.create_task(self._confirm(writer))
+        try:
+            await reader.read()  # the engine says nothing here; its end is the end
+        finally:
+            confirming.cancel()
+        return "the engine closed the connection"
+
+    def _left(self, why: str) -> None:
+        self.why, self._writer = why, None
+        self._turn(False)
 
     async def send(self, message: Outgoing) -> bool:
         writer = self._writer

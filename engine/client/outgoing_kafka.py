@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from engine.bus import kafka
-from engine.client.connecting import BUS_LOG
-from engine.client.outgoing import RETRY_S, BusLane, Outgoing
+from engine.client.connecting import BUS_LOG, RETRY_S
+from engine.client.outgoing import BusLane, Outgoing
 from engine.contract.names import FEATURES_SUBJECT
 from engine.errors import BusError
 from engine.settings import Kafka
