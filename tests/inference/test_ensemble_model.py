@@ -16,10 +16,7 @@ ROLE_OF = {"advanced_lstm": "price", "cnn_patterns": "pattern", "xgboost_directi
 
 @pytest.fixture
 def stacker(predictor):
-    found = [row for row, model in predictor.models.items() if model.role == ENSEMBLE]
-    if not found:
-        pytest.skip("no ensemble model in the store")
-    return found[0]
+    return next(row for row, model in predictor.models.items() if model.role == ENSEMBLE)
 
 
 def rows_of(predictor, role):
