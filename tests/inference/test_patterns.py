@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from engine.inference.batch import IMAGE_MINUTES, new_batch, new_output
+from engine.inference.batch import IMAGE_MINUTES
 from engine.inference.ensemble import PATTERN_SHOWN
 from engine.inference.geometry import touch_chance, walk_odds
 from engine.inference.image import FINE_HEIGHT, PICTURES, draw_fine
@@ -16,6 +16,7 @@ from engine.training.patterns import NAMES, label, shapes
 from engine.training.simulate import COARSE, FINE, draw
 from tests.inference.conftest import STORE
 from tests.inference.market import walk
+from tests.inference.patterns import chances
 from tests.training.test_patterns import WAYS, drawn
 
 MODELS = {"simple_pattern": "1.0", "cnn_patterns": "1.8"}
@@ -37,16 +38,6 @@ def unseen():
     group = np.where(np.isin(examples.symbol, SIMULTANEOUS), SIMULTANEOUS[0], examples.symbol)[rows]
     stretch = np.unique(group, return_inverse=True)[1] * 10_000_000 + examples.minute[rows] // STRETCH
     return examples.path[rows], np.unique(stretch, return_inverse=True)[1]
-
-
-def chances(model: PatternModel, paths: np.ndarray) -> np.ndarray:
-    batch, output = new_batch(1), new_output(1)
-    out = np.empty((len(paths), len(NAMES)))
-    for n, path in enumerate(paths):
-        batch.path[0] = path
-        model.run([0], batch, output, np.ones(4, "u1"))
-        out[n] = output.pattern[0]
-    return out
 
 
 def standard_error(values: np.ndarray, stretch: np.ndarray) -> float:

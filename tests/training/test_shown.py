@@ -1,17 +1,19 @@
 """Pattern models are taught by nothing real, find nothing in shuffled labels, and are honest on simulated markets."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from engine.inference.batch import IMAGE_MINUTES, new_batch, new_output
+from engine.inference.batch import IMAGE_MINUTES
 from engine.inference.models.cnn import PatternModel
 from engine.registry.manifest import read_manifest
 from engine.training import bootstrap, lessons, reliability, shown
 from engine.training.patterns import NAMES, label
 from engine.training.simulate import FINE, draw
 from engine.training.touch import Touch
+from tests.inference.patterns import chances
 
 ROOT = Path(__file__).parents[2]
 MODELS = {"simple_pattern": "1.0", "cnn_patterns": "1.8"}
@@ -25,26 +27,12 @@ def bundled(request):
     return opened
 
 
-def chances_of(model: PatternModel) -> shown.Chances:
-    batch, output = new_batch(1), new_output(1)
-
-    def chances(paths: np.ndarray) -> np.ndarray:
-        out = np.empty((len(paths), len(NAMES)))
-        for n, path in enumerate(paths):
-            batch.path[0] = path
-            model.run([0], batch, output, np.ones(4, "u1"))
-            out[n] = output.pattern[0]
-        return out
-
-    return chances
-
-
 @pytest.mark.parametrize("law", shown.LAWS)
 def test_bundled_models_are_honest_on_simulated_markets(bundled, law):
     """A small version of the card's table: ticks, jumps, bounce, and a fifth of the minutes missing."""
     known = bundled.manifest.calibration
     touch = Touch(known["touch_slope"][0], np.array(known["touch_bias"]))
-    found = shown.simulated(chances_of(bundled), touch, law, 12_000, SEED)
+    found = shown.simulated(partial(chances, bundled), touch, law, 12_000, SEED)
     count, said, happened, error = found["touch"]
     share = np.array(found["calibration_error"]) / np.array(found["family_band"])
     print(f"seed {SEED}, {bundled.manifest.name}: errors {share.round(2)} of the band of all seven")

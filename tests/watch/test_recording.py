@@ -1,7 +1,7 @@
 """The recording sees everything in order, never gates, and tells what it missed."""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -149,6 +149,18 @@ def test_a_segment_begins_with_what_the_one_before_had_not_settled(watched: Watc
     assert watched.count(Count.TAPE_LOST) == 0
 
 
+def meanwhile(monkeypatch: pytest.MonkeyPatch, happen: Callable[[], None]) -> None:
+    """Between the copy of the windows and the look at how far their keys went."""
+    real = recording.state.copy_windows
+
+    def slow(shared: Shared) -> list[tuple[int, int, bytes]]:
+        copied = real(shared)
+        happen()
+        return copied
+
+    monkeypatch.setattr(recording.state, "copy_windows", slow)
+
+
 def test_no_state_is_claimed_where_a_key_went_on_too_far_while_it_was_copied(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,14 +168,12 @@ def test_no_state_is_claimed_where_a_key_went_on_too_far_while_it_was_copied(
     watched.recording.look()
     real = recording.state.copy_windows
 
-    def slow(shared: Shared) -> list[tuple[int, int, bytes]]:
-        copied = real(shared)
+    def sixteen_more() -> None:
         watched.send(16, step=1.0)
         watched.answer()
         watched.sent_off()
-        return copied
 
-    monkeypatch.setattr(recording.state, "copy_windows", slow)
+    meanwhile(monkeypatch, sixteen_more)
     watched.recording._bytes = 1 << 20
     watched.recording.look()
     assert len(segments(watched.folder)) == 1, "the segment goes on until a state can be copied"
@@ -184,14 +194,7 @@ def test_fifteen_steps_while_windows_are_copied_are_not_too_many(
 ) -> None:
     watched.through(5)
     watched.recording.look()
-    real = recording.state.copy_windows
-
-    def slow(shared: Shared) -> list[tuple[int, int, bytes]]:
-        copied = real(shared)
-        watched.send(15, step=1.0)
-        return copied
-
-    monkeypatch.setattr(recording.state, "copy_windows", slow)
+    meanwhile(monkeypatch, lambda: watched.send(15, step=1.0))
     watched.recording._bytes = 1 << 20
     watched.recording.look()
     assert read_head(segments(watched.folder)[-1])["whole"] is True
