@@ -7,15 +7,12 @@ contender in shuffled order gets a block of the same load over NATS alone. Print
 and all engines run all the time, so a block differs by the engine that is asked and nothing else.
 """
 
-import argparse
 import json
 import random
-import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from subprocess import PIPE
 from typing import Any
 
@@ -23,8 +20,9 @@ from bench import host
 from bench.contenders import Contender, Driver, start_engine
 from bench.figures import Ratio, milliseconds, percentile, ratio, summarise, table
 from bench.load import STEADY
+from bench.rounds import about, asked, run, used_s
 from bench.servers import BenchError, Place
-from bench.wire import RESULTS, dues, say
+from bench.wire import dues, say
 from engine.errors import TickpathError
 
 BROKER = "broker"
@@ -78,15 +76,12 @@ class Bench:
 
     def round(self) -> None:
         for name in self.draw.sample(sorted(self.drivers), len(self.drivers)):
-            before, begun_s = self.used_s(), time.monotonic()
+            before, begun_s = used_s(self.place), time.monotonic()
             self.drivers[name].begin(STEADY, dues(STEADY.period_ns, round(BLOCK_S * STEADY.messages_per_s)))
             found = self.drivers[name].end()
-            wall_s, after = time.monotonic() - begun_s, self.used_s()
+            wall_s, after = time.monotonic() - begun_s, used_s(self.place)
             cores = {each: (after[each] - before[each]) / wall_s for each in (name, BROKER, "nats-server")}
             self.rounds[name].append(found | {"cores": cores})
-
-    def used_s(self) -> dict[str, float]:
-        return {name: host.used_s([process.pid]) for name, process in self.place.processes.items()}
 
 
 def latencies(rounds: Sequence[Mapping[str, Any]]) -> list[list[int]]:
@@ -155,43 +150,23 @@ def as_text(rounds: Rounds, about: Mapping[str, Any]) -> str:
     )
 
 
-def measure(rounds: int, seed: int) -> tuple[Rounds, float]:
-    """What each block showed, and how many cores others kept busy."""
-    bench = Bench(Place(list(WORDS)), seed)
-    try:
-        bench.open()
-        begun_s, busy_s, ours_s = time.monotonic(), host.busy_s(), sum(bench.used_s().values())
-        for number in range(rounds):
-            say(f"round {number + 1} of {rounds}")
-            bench.round()
-        others_s = host.busy_s() - busy_s - (sum(bench.used_s().values()) - ours_s)
-        return bench.rounds, max(0.0, others_s) / (time.monotonic() - begun_s)
-    finally:
-        bench.place.close()
-
-
 def main(words: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.buses", description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=12, help=f"a block of {BLOCK_S:g} s for each (default: 12)")
-    parser.add_argument("--seed", type=int, default=None, help="of prices and turns (default: drawn, and printed)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of buses.json")
-    arguments = parser.parse_args(words)
-    seed = random.SystemRandom().randrange(1 << 32) if arguments.seed is None else arguments.seed
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that everything is ended, too
+    arguments = asked("buses", __doc__.split("\n")[0], 12, f"a block of {BLOCK_S:g} s for each", words)
+    bench = Bench(Place(list(WORDS)), arguments.seed)
     try:
-        rounds, others_cores = measure(arguments.rounds, seed)
+        facts = about(arguments, run(bench, arguments.rounds))
     except TickpathError as error:
         print(f"bench.buses: {error}", file=sys.stderr)
         return 1
-    about = {"seed": seed, "rounds": arguments.rounds, "host": host.describe(), "others_cores": round(others_cores, 3)}
-    print(as_text(rounds, about))
+    rounds = bench.rounds
+    print(as_text(rounds, facts))
     arguments.results.mkdir(parents=True, exist_ok=True)
     told = {
         name: {f"p{percent:g}": found._asdict() for percent, found in ratios(rounds, name).items()} for name in rounds
     }
     result = {
         "benchmark": "buses",
-        **about,
+        **facts,
         "block_s": BLOCK_S,
         "ratios": told,
         "judged": judged(rounds),

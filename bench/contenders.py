@@ -5,7 +5,6 @@ stay true: each contender is a process (or several) of its own with subjects of 
 nats-server; an echo answers with exactly as many bytes as the engine did in the warm-up.
 """
 
-import json
 import os
 import socket
 import subprocess
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.load import BATCHES, SINGLES, Load
-from bench.servers import BenchError, Place
+from bench.servers import Place, hear, tell
 
 COMPANY, USER = "bench", "feed"
 # Of an answer's body, where no engine is among the contenders to be asked: what one answered once.
@@ -126,24 +125,13 @@ class Driver:
             stdout=subprocess.PIPE,
         )
         about = {"company": COMPANY, "user": USER, "seed": self.seed, "token": place.token(COMPANY, USER)}
-        self._write(about | {"url": place.url(self.contender.name)})
+        tell(self.process, about | {"url": place.url(self.contender.name)})
 
     def begin(self, load: Load, dues_ns: list[int]) -> None:
         """The round's messages, each with the time of CLOCK_MONOTONIC at which it is due."""
         echo_bytes = self.sizes[load.name] if self.contender.is_echo else None
-        self._write({"load": load.name, "dues_ns": dues_ns, "echo_bytes": echo_bytes})
+        tell(self.process, {"load": load.name, "dues_ns": dues_ns, "echo_bytes": echo_bytes})
 
     def end(self) -> dict[str, Any]:
         """What the round showed; the fields are those of `answers.Round`."""
-        assert self.process.stdout is not None
-        said = self.process.stdout.readline()
-        if not said:
-            name = f"{self.contender.name}-generator"
-            raise BenchError(f"{name}: expected a round's figures, found its end:\n{self.place.tail(name)}")
-        found: dict[str, Any] = json.loads(said)
-        return found
-
-    def _write(self, job: dict[str, Any]) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(job).encode() + b"\n")
-        self.process.stdin.flush()
+        return hear(self.process, self.place, f"{self.contender.name}-generator")

@@ -6,15 +6,12 @@ of the floods, in shuffled order. What must stay true: the quiet one's latency c
 was due; both are of one tier; a flood is more than the engine answers, which its own figures show.
 """
 
-import argparse
 import json
 import random
-import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 from subprocess import PIPE
 from typing import Any
@@ -24,8 +21,9 @@ from bench import host
 from bench.contenders import CONTENDERS, USER, Driver
 from bench.figures import PERCENTILES, milliseconds, summarise, table
 from bench.load import FLOODS, QUIET, Load
-from bench.servers import BenchError, Place
-from bench.wire import LEAD_NS, RESULTS, dues, say
+from bench.rounds import about, asked, run, used_s
+from bench.servers import BenchError, Place, hear, tell
+from bench.wire import LEAD_NS, dues, say
 from engine.errors import TickpathError
 
 ALONE = "alone"
@@ -41,23 +39,16 @@ class Flood:
     def __init__(self, place: Place, account: str, seed: int) -> None:
         self.process = place.start("flood", [sys.executable, "-m", "bench.flood"], stdin=PIPE, stdout=PIPE)
         token = place.token("loud", USER)
-        self._write({"url": place.url(account), "company": "loud", "user": USER, "token": token, "seed": seed})
+        about = {"url": place.url(account), "company": "loud", "user": USER, "token": token, "seed": seed}
+        tell(self.process, about)
+        self.place = place
 
     def begin(self, load: Load, start_ns: int, seconds: float) -> None:
         count = round(seconds * load.messages_per_s)
-        self._write({"load": load.name, "dues_ns": [start_ns + n * load.period_ns for n in range(count)]})
+        tell(self.process, {"load": load.name, "dues_ns": [start_ns + n * load.period_ns for n in range(count)]})
 
     def end(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        if not (said := self.process.stdout.readline()):
-            raise BenchError("flood: expected a round's figures, found its end")
-        found: dict[str, Any] = json.loads(said)
-        return found
-
-    def _write(self, job: dict[str, Any]) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(job).encode() + b"\n")
-        self.process.stdin.flush()
+        return hear(self.process, self.place, "flood")
 
 
 class Metrics:
@@ -112,7 +103,7 @@ class Bench:
     def _part(self, load: Load | None) -> dict[str, Any]:
         self.metrics.settle()
         start_ns = time.monotonic_ns() + LEAD_NS
-        before, used = self.metrics.read(), self._used_s()
+        before, used = self.metrics.read(), used_s(self.place)
         if load is not None:
             seconds = PART_S + 2 * FLOOD_BEFORE_NS / 1e9
             start_ns += round(seconds * load.messages_per_s * load.vectors * PLAN_NS)
@@ -124,14 +115,10 @@ class Bench:
             found["flood"] = self.flood.end()
             self.metrics.settle()
             after = self.metrics.read()
-            found["engine"] = {
-                name: round(after[key] - before[key]) for name in COUNTS if (key := f"tickpath_{name}_total")
-            }
-        found["cores"] = {name: round(now - used[name], 3) for name, now in self._used_s().items()}
+            since = {name: after[f"tickpath_{name}_total"] - before[f"tickpath_{name}_total"] for name in COUNTS}
+            found["engine"] = {name: round(count) for name, count in since.items()}
+        found["cores"] = {name: round(now - used[name], 3) for name, now in used_s(self.place).items()}
         return found
-
-    def _used_s(self) -> dict[str, float]:
-        return {name: host.used_s([process.pid]) for name, process in self.place.processes.items()}
 
 
 def latencies(parts: Sequence[dict[str, Any]]) -> list[int]:
@@ -152,11 +139,8 @@ def as_text(parts: dict[str, list[dict[str, Any]]], about: dict[str, Any]) -> st
     for name, found in parts.items():
         of_all = summarise(latencies(found))
         problems: Counter[str] = sum((Counter(part["quiet"]["problems"]) for part in found), Counter())
-        ratios = [
-            f"{value / base:.2f}" if value and base else "-"
-            for percent in (50.0, 99.0)
-            if (value := of_all.percentiles_ns[percent], base := alone[percent])[0] or True
-        ]
+        pairs = [(of_all.percentiles_ns[percent], alone[percent]) for percent in (50.0, 99.0)]
+        ratios = [f"{value / base:.2f}" if value and base else "-" for value, base in pairs]
         inside = [value for part in found for value in part["quiet"]["engine_ms"]]
         rows.append(
             [
@@ -180,38 +164,18 @@ def as_text(parts: dict[str, list[dict[str, Any]]], about: dict[str, Any]) -> st
     return "\n".join(lines)
 
 
-def measure(rounds: int, seed: int) -> tuple[dict[str, list[dict[str, Any]]], float]:
-    """What each part showed, and how many cores others kept busy."""
-    bench = Bench(Place(["engine"]), seed)
-    try:
-        bench.open()
-        begun_s, busy_s, ours = time.monotonic(), host.busy_s(), sum(bench._used_s().values())
-        for number in range(rounds):
-            say(f"round {number + 1} of {rounds}")
-            bench.round()
-        others_s = host.busy_s() - busy_s - (sum(bench._used_s().values()) - ours)
-        return bench.parts, max(0.0, others_s) / (time.monotonic() - begun_s)
-    finally:
-        bench.place.close()
-
-
 def main(words: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.fair", description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=6, help=f"each part of {PART_S:g} s (default: 6)")
-    parser.add_argument("--seed", type=int, default=None, help="of prices and turns (default: drawn, and printed)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of fair.json")
-    arguments = parser.parse_args(words)
-    seed = random.SystemRandom().randrange(1 << 32) if arguments.seed is None else arguments.seed
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that everything is ended, too
+    arguments = asked("fair", __doc__.split("\n")[0], 6, f"each part of {PART_S:g} s", words)
+    bench = Bench(Place(["engine"]), arguments.seed)
     try:
-        parts, others_cores = measure(arguments.rounds, seed)
+        facts = about(arguments, run(bench, arguments.rounds))
     except TickpathError as error:
         print(f"bench.fair: {error}", file=sys.stderr)
         return 1
-    about = {"seed": seed, "rounds": arguments.rounds, "host": host.describe(), "others_cores": round(others_cores, 3)}
-    print(as_text(parts, about))
+    parts = bench.parts
+    print(as_text(parts, facts))
     arguments.results.mkdir(parents=True, exist_ok=True)
-    result = {"benchmark": "fair", **about, "part_s": PART_S, "parts": parts}
+    result = {"benchmark": "fair", **facts, "part_s": PART_S, "parts": parts}
     (arguments.results / "fair.json").write_text(json.dumps(result) + "\n")
     return 0
 

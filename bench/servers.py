@@ -15,9 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -175,3 +175,20 @@ def _status(url: str) -> int:
 
 def _end_with_parent() -> None:
     _libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+
+
+def tell(process: subprocess.Popen[bytes], job: Mapping[str, Any]) -> None:
+    """A line of JSON to a process of the place."""
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(job).encode() + b"\n")
+    process.stdin.flush()
+
+
+def hear(process: subprocess.Popen[bytes], place: Place, name: str) -> dict[str, Any]:
+    """The next line of JSON from it; BenchError where it ended, with what it said last."""
+    assert process.stdout is not None
+    said = process.stdout.readline()
+    if not said:
+        raise BenchError(f"{name}: expected a round's figures, found its end:\n{place.tail(name)}")
+    found: dict[str, Any] = json.loads(said)
+    return found
