@@ -281,9 +281,8 @@ class Recording:
         self._state_bytes = sum(map(len, opening))
         opening += [frame(Part.INPUT, each.record) + each.answer for each in self.pending.values()]
         try:
-            self.sink.begin(tape.name_of(int(self.shared.supervisor[0]["epoch"]), self.number))
+            self.sink.begin(tape.name_of(int(self.shared.supervisor[0]["epoch"]), self.number), b"".join(opening))
             self.number += 1
-            self.sink.write(b"".join(opening))
         except OSError as error:
             self._failed(error)
             return

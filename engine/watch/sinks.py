@@ -1,8 +1,9 @@
 """Where segments go: files of a folder, or memory that is written out when something went wrong.
 
 Owns the tape's folder and the segment that is open in it; of the flight recorder the last segments, in
-memory. Runs in the watch process. What must stay true: a file never holds more than was written whole, and
-is its user's alone; what is kept is bounded by size and age, and the open segment is never removed.
+memory. Runs in the watch process. What must stay true: a file has its name only with all that a segment begins with,
+never holds more than was written whole, and is its user's alone; what is kept is bounded by size and age, and the
+open segment is never removed.
 """
 
 import fcntl
@@ -23,8 +24,8 @@ MEBI = 1 << 20
 class Sink(Protocol):
     segment_bytes: int  # after which a segment is followed by the next
 
-    def begin(self, name: str) -> None:
-        """Opens a segment; OSError where that cannot be."""
+    def begin(self, name: str, opening: bytes) -> None:
+        """Opens a segment with what it begins with; OSError, and there is no such segment, where that cannot be."""
 
     def write(self, data: bytes | bytearray) -> None:
         """All of it or nothing; OSError where it cannot be, and the segment is closed."""
@@ -54,12 +55,21 @@ class Folder:
                 os.close(self._lock)
                 self._lock = -1
                 raise
+            for left in self.path.glob(".*.tape"):  # by a watch that died before it had named it
+                left.unlink()
 
-    def begin(self, name: str) -> None:
+    def begin(self, name: str, opening: bytes) -> None:
         self.open()
-        self._path = self.path / name
-        self._file = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
+        unfinished = self.path / f".{name}"
+        self._file = os.open(unfinished, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_APPEND, 0o600)
         self._good = 0
+        try:
+            self.write(opening)
+            unfinished.rename(self.path / name)
+        except OSError:  # tried again and again, it would fill the folder with nothing
+            self.end()
+            unfinished.unlink()
+            raise
         tidy(self.path, self.settings, self.log)
 
     def write(self, data: bytes | bytearray) -> None:
@@ -70,8 +80,6 @@ class Folder:
         except OSError:
             os.ftruncate(self._file, self._good)
             self.end()
-            if self._good == 0:  # tried again and again, it would fill the folder with nothing
-                self._path.unlink()
             raise
         self._good += len(data)
 
@@ -90,8 +98,9 @@ class Memory:
         self.segment_bytes = self.bytes_max // (2 * SHARES)  # beside a state of the same size
         self.segments: deque[tuple[str, bytearray]] = deque()
 
-    def begin(self, name: str) -> None:
+    def begin(self, name: str, opening: bytes) -> None:
         self.segments.append((name, bytearray()))
+        self.write(opening)
 
     def write(self, data: bytes | bytearray) -> None:
         self.segments[-1][1].extend(data)

@@ -144,7 +144,7 @@ def read_head(path: Path) -> dict:
     """Of a segment. Raises TapeError where it has none, or another build wrote it."""
     first = next(iter(Reader(path)), None)
     if first is None or first.part != Part.HEAD:
-        raise TapeError(f"{path}: expected a segment's head, found none; its engine died before it wrote one")
+        raise TapeError(f"{path}: expected a segment's head, found none")
     head: dict = orjson.loads(first.body)
     if head["layout"] != LAYOUT:
         raise TapeError(

@@ -16,10 +16,11 @@ from tests.system.servers import until
 
 
 def test_a_full_disk_costs_a_hole_and_no_prediction(tmp_path: Path) -> None:
-    """The kernel lets the watch write 200,000 bytes a file, then as many as it likes again."""
+    """The kernel lets the watch write 200,000 bytes a file, then none at all, then as many as it likes again."""
     live = Live(tmp_path, {"tape": {"path": str(tmp_path / "tape")}})
     with live.engine as engine:
         live.open()
+        until(lambda: segments(tmp_path / "tape"), 10, "the first segment is begun")
         pid = engine.children()["watch-4"]
         soft, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (200_000, hard))
@@ -28,6 +29,11 @@ def test_a_full_disk_costs_a_hole_and_no_prediction(tmp_path: Path) -> None:
         until(lambda: engine.metric("tickpath_tape_failures_total") > 0, 10, "a write failed")
         assert engine.health()["status"] == "degraded"
         until(lambda: "the tape cannot be written" in engine.log().split("health: ")[-1], 10, "control says so")
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, hard))
+        live.send(60)  # what failed before may have been answers alone, whose inputs the tape has
+        live.receive()
+        failed = engine.metric("tickpath_tape_failures_total")
+        until(lambda: engine.metric("tickpath_tape_failures_total") > failed, 10, "they cannot be written either")
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
 
         def written_again() -> bool:

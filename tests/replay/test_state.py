@@ -146,7 +146,7 @@ def test_replay_from_any_segment_gives_what_was_answered_whoever_could_be_asked(
                 found += check(answered, statuses)
         for answered in answerer.finish():
             found += check(answered, statuses)
-        assert found > 0
+        assert found > 0 or path == paths[-1]  # which may have begun when all was answered
         if path == watched.folder:
             assert found == 1500
     assert statuses[Status.DEGRADED] > 300

@@ -51,7 +51,7 @@ def test_the_oldest_segments_go_by_size_and_age(
 def test_a_write_that_fails_leaves_what_was_whole_before_it(tmp_path: Path) -> None:
     """A real limit of the kernel's: a file of this process may have 10,000 bytes."""
     folder = Folder(Tape(path=str(tmp_path / "tape")), LOG)
-    folder.begin(name_of(10**18, 1))
+    folder.begin(name_of(10**18, 1), b"")
     folder.write(b"a" * 6000)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
@@ -63,12 +63,31 @@ def test_a_write_that_fails_leaves_what_was_whole_before_it(tmp_path: Path) -> N
     assert (tmp_path / "tape" / name_of(10**18, 1)).read_bytes() == b"a" * 6000
 
 
+def test_a_segment_has_its_name_only_with_what_it_begins_with(tmp_path: Path) -> None:
+    """Whoever reads while the engine runs, or after it died there, finds no segment without a head."""
+    path = tmp_path / "tape"
+    path.mkdir()
+    left = path / f".{name_of(10**18, 1)}"
+    left.write_bytes(b"by a watch that died")
+    folder = Folder(Tape(path=str(path)), LOG)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            folder.begin(name_of(10**18, 2), b"a" * 10_001)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(path.iterdir()) == []
+    folder.begin(name_of(10**18, 2), b"a" * 10_001)
+    assert [each.name for each in path.iterdir()] == [name_of(10**18, 2)]
+
+
 def test_two_engines_do_not_write_into_one_folder(tmp_path: Path) -> None:
     settings = Tape(path=str(tmp_path / "tape"))
     one, other = Folder(settings, LOG), Folder(settings, LOG)
-    one.begin(name_of(10**18, 1))
+    one.begin(name_of(10**18, 1), b"")
     with pytest.raises(BlockingIOError):
-        other.begin(name_of(10**18 + 1, 1))
+        other.begin(name_of(10**18 + 1, 1), b"")
     one.write(b"mine")
     assert [path.name for path in segments(tmp_path / "tape")] == [name_of(10**18, 1)]
 
@@ -76,7 +95,7 @@ def test_two_engines_do_not_write_into_one_folder(tmp_path: Path) -> None:
 def test_the_flight_recorder_keeps_the_newest_segments_within_its_memory(tmp_path: Path) -> None:
     memory = Memory(replace(Tape(), recorder_mb=1, recorder_path=str(tmp_path / "incidents")))
     for number in range(1, 11):
-        memory.begin(name_of(10**18, number))
+        memory.begin(name_of(10**18, number), b"")
         memory.write(bytes([number]) * (MEBI // 4))
     assert sum(len(content) for _, content in memory.segments) <= MEBI
     memory.dump(LOG)
