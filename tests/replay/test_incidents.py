@@ -20,6 +20,7 @@ def test_a_full_disk_costs_a_hole_and_no_prediction(tmp_path: Path) -> None:
     live = Live(tmp_path, {"tape": {"path": str(tmp_path / "tape")}})
     with live.engine as engine:
         live.open()
+        live.send(9)
         until(lambda: segments(tmp_path / "tape"), 10, "the first segment is begun")
         pid = engine.children()["watch-4"]
         soft, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
