@@ -2,7 +2,8 @@
 
 Owns one connection of one process. Runs in ingress (reading) and egress (writing). What must stay
 true: an outage shows within a second, because this side pings, and the server is tried again for
-ever; nothing is sent on a connection that is not known to be up.
+ever; nothing is sent on a connection that is not known to be up; what is published leaves in order, with
+the client's own lines.
 """
 
 import asyncio
@@ -11,14 +12,15 @@ from collections.abc import Callable
 from logging import Logger
 
 from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
+from nats.errors import ConnectionClosedError, MaxPayloadError
 
 from engine import limits
+from engine.bus.wire import Wire
+from engine.contract.names import MESSAGE_ID_HEADER
 from engine.settings import Nats
 from engine.shared import BusState
 
-SUBJECTS_PENDING_BYTES = 64 << 20  # of one subscription, before the client drops; drops show as gaps
+HEADER = b"NATS/1.0\r\n%s: %%s\r\n\r\n" % MESSAGE_ID_HEADER.encode()
 
 
 class NatsLink:
@@ -28,14 +30,24 @@ class NatsLink:
     ----------
     on_state
         Called with `BusState.UP` or `DOWN` whenever it changes.
+    take
+        Called with (body, subject) of each message, in order, as it is read; None: the client's subscriptions get them.
     """
 
-    def __init__(self, settings: Nats, name: str, log: Logger, on_state: Callable[[BusState], None]) -> None:
+    def __init__(
+        self,
+        settings: Nats,
+        name: str,
+        log: Logger,
+        on_state: Callable[[BusState], None],
+        take: Callable[[bytes, str], None] | None = None,
+    ) -> None:
         self.settings = settings
         self.name = name
         self.log = log
         self.on_state = on_state
         self.client = Client()
+        self.client._transport = self._wire = Wire(take)
         self.connections = 0  # how often it came up
         self.on_trouble: Callable[[Exception], None] = lambda error: None  # each failure, for whoever acts upon it
         self._failures = 0
@@ -45,6 +57,23 @@ class NatsLink:
     @property
     def is_up(self) -> bool:
         return self._came and self.client.is_connected
+
+    def publish(self, subject: str, body: bytes, name: str = "") -> None:
+        """Into the connection's buffer. ConnectionClosedError, MaxPayloadError; `name` is the message's id."""
+        if not self.is_up:
+            raise ConnectionClosedError
+        header = HEADER % name.encode() if name else b""
+        if len(header) + len(body) > self.client.max_payload:
+            raise MaxPayloadError
+        if len(subject.split()) != 1 or len(name.split()) > 1:
+            raise ValueError(f"expected a subject and a name without blanks, found {subject!r} and {name!r}")
+        sizes = f"{len(header)} {len(header) + len(body)}" if name else f"{len(body)}"
+        line = f"{'HPUB' if name else 'PUB'} {subject} {sizes}\r\n".encode()
+        self._wire.write(b"".join((line, header, body, b"\r\n")))
+
+    async def flush(self, timeout_s: float) -> None:
+        """Returns once the server has all that was published before. TimeoutError, or an error of the client's."""
+        await self.client.flush(timeout=timeout_s)  # type: ignore[arg-type]  # seconds, and it takes a fraction
 
     def check(self) -> None:
         """Raises what kept the first connection from being made: a file that cannot be read, never an absent server."""
@@ -108,14 +137,3 @@ class NatsLink:
             self._failures & (self._failures - 1) == 0
         ):  # the 1st, 2nd, 4th, 8th ...: a flood of them is one piece of news
             self.log.warning("nats, failure %d: %s: %s", self._failures, type(error).__name__, error)
-
-
-async def subscribe(client: Client, subject: str, on_message: Callable[[bytes, str], None]) -> Subscription:
-    """Calls `on_message(body, subject)` for each message, in order."""
-
-    async def deliver(message: Msg) -> None:
-        on_message(message.data, message.subject)
-
-    return await client.subscribe(
-        subject, cb=deliver, pending_msgs_limit=-1, pending_bytes_limit=SUBJECTS_PENDING_BYTES
-    )

@@ -15,7 +15,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from engine.bus import frames, kafka
-from engine.bus.nats import SUBJECTS_PENDING_BYTES, NatsLink
+from engine.bus.nats import NatsLink
 from engine.client.connecting import BUS_LOG, RETRY_S, check_files
 from engine.client.sender import subscription
 from engine.client.staying import stay_connected
@@ -59,6 +59,9 @@ class Source(Protocol):
     def absent(self, within_s: float) -> BusError: ...
 
     async def close(self) -> None: ...
+
+
+SUBJECTS_PENDING_BYTES = 64 << 20  # of one subscription, before the client drops; drops show as gaps
 
 
 class NatsSource:

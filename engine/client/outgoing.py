@@ -27,7 +27,6 @@ from engine.bus import frames
 from engine.bus.nats import NatsLink
 from engine.client.connecting import BUS_LOG, check_files, reason
 from engine.client.staying import stay_connected
-from engine.contract.names import MESSAGE_ID_HEADER
 from engine.errors import BusError
 from engine.knobs import without_passwords
 from engine.settings import Local, Nats
@@ -145,9 +144,8 @@ class NatsLane(BusLane):
         if not (self.up and self._link.is_up) or self._forbidden:
             return False
         connection = self._link.connections
-        headers = {MESSAGE_ID_HEADER: message.name} if message.name else None
         try:
-            await self._link.client.publish(message.subject, message.body, headers=headers)
+            self._link.publish(message.subject, message.body, message.name)
         except nats.errors.MaxPayloadError:
             self.trouble(
                 BusError(
@@ -174,9 +172,7 @@ class NatsLane(BusLane):
             if not self._link.is_up:
                 continue
             try:
-                # The client writes a PING ahead of what it still buffers, so only a second one comes after all of it.
-                await self._link.client.flush(timeout=FLUSH_S)  # type: ignore[arg-type]
-                await self._link.client.flush(timeout=FLUSH_S)  # type: ignore[arg-type]
+                await self._link.flush(FLUSH_S)
             except (TimeoutError, nats.errors.Error, OSError) as error:
                 self.why = reason(error)
                 continue
@@ -188,8 +184,7 @@ class NatsLane(BusLane):
             self._confirming.cancel()
         if self.up:
             with contextlib.suppress(TimeoutError, nats.errors.Error, OSError):
-                await self._link.client.flush(timeout=1)
-                await self._link.client.flush(timeout=1)  # a last heartbeat leaves too
+                await self._link.flush(1)  # a last heartbeat leaves too
         await self._link.close()
 
 

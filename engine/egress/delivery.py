@@ -122,16 +122,16 @@ class Delivery:
                 await asyncio.sleep(0)  # the client writes what it was given
             pending = self.unsent.popleft()
             company = pending.gathered.record.company
-            if not pending.done and (company in waiting_companies or not await self._sent(pending)):
+            if not pending.done and (company in waiting_companies or not self._sent(pending)):
                 kept.append(pending)
                 waiting_companies.add(company)
         self._put_back(kept)
 
-    async def _sent(self, pending: Pending) -> bool:
+    def _sent(self, pending: Pending) -> bool:
         """Sends one answer. False: no bus takes it now."""
         nats, kafka = self.nats, self.kafka
         if nats is not None and nats.is_up and nats.outbox:  # it came back amid these answers
-            await self.empty_outbox()
+            self.empty_outbox()
         over_kafka = kafka is not None and kafka.takes
         over_nats = nats is not None and nats.takes and not (pending.nats_connection and over_kafka)
         readers = self._readers_of(pending)
@@ -142,7 +142,7 @@ class Delivery:
             return True
         answer = self._decide(pending)
         if nats is not None and over_nats:
-            over_nats = await self._send_nats(nats, pending, answer)
+            over_nats = self._send_nats(nats, pending, answer)
         for reader in readers:
             if reader.send(answer.body):
                 pending.local_sent = True
@@ -229,10 +229,10 @@ class Delivery:
         if pendings:
             self.unsent = deque(sorted([*pendings, *self.unsent], key=lambda pending: pending.gathered.position))
 
-    async def empty_outbox(self) -> None:
+    def empty_outbox(self) -> None:
         """Sends NATS what it missed while it was away."""
         if self.nats is not None:
-            for pending in await self.nats.empty_outbox():
+            for pending in self.nats.empty_outbox():
                 if not pending.done:  # then Kafka has not confirmed it, and NATS may
                     pending.nats_connection = self.nats.connection
                     self._unconfirmed.append(pending)
@@ -271,11 +271,11 @@ class Delivery:
     def _encode_internal(self, record: Record, detail: str) -> Answer:
         return encode([], as_internal(record, detail), False, self.versions, self.engine)
 
-    async def _send_nats(self, nats: NatsOut, pending: Pending, answer: Answer) -> bool:
+    def _send_nats(self, nats: NatsOut, pending: Pending, answer: Answer) -> bool:
         """False: it is not known to have left, and goes out again before anything newer of its company."""
         connection = nats.connection
         try:
-            await nats.publish(answer)
+            nats.publish(answer)
         except MaxPayloadError:
             pending.answer = None  # encoded while nats was away; now its bound is known
             return False

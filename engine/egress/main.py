@@ -109,8 +109,8 @@ class Egress:
                 for gathered in gatherer.drain():
                     self.delivery.enter(gathered)
             self.delivery.hear_kafka()
-            await self.delivery.empty_outbox()
-            await self._send_reports()
+            self.delivery.empty_outbox()
+            self._send_reports()
             await self.delivery.send()
             self.shared.bells[INGRESS.row].ring()
             self.bell.sleep()
@@ -180,14 +180,14 @@ class Egress:
         self.something.set()
         return claims.company_id, claims.expires_unix
 
-    async def _send_reports(self) -> None:
+    def _send_reports(self) -> None:
         """What became no answer: not to local readers, who see their own company only."""
         ring = self.shared.rejections
         while ring.peek(self.reports_cursor) > 0 and self._takes_reports():
             report = self._report(ring.slots[self.reports_cursor & ring.mask], self.reports_sent + 1)
             if self.nats is not None and self.nats.is_up:
                 try:
-                    await self.nats.publish(report)
+                    self.nats.publish(report)
                 except (NatsError, OSError) as error:
                     self.child.log.warning("nats: %s; the report goes out once it is back", error)
                     return

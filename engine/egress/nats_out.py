@@ -15,7 +15,6 @@ from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
 
 from engine.bus.nats import NatsLink
-from engine.contract.names import MESSAGE_ID_HEADER
 from engine.egress.encoding import Answer
 from engine.shared import Count
 
@@ -53,17 +52,15 @@ class NatsOut:
         """Bytes by which an answer is too large for the server, 0: it fits, or the server is not known now."""
         return max(0, len(answer.body) + HEADER_BYTES_MAX - self.link.client.max_payload) if self.is_up else 0
 
-    async def publish(self, answer: Answer) -> None:
-        await self.link.client.publish(
-            answer.subject, answer.body, headers={MESSAGE_ID_HEADER: answer.name} if answer.name else None
-        )
+    def publish(self, answer: Answer) -> None:
+        self.link.publish(answer.subject, answer.body, answer.name)
 
     async def pinged(self) -> int:
         """The number of the connection on which everything written so far arrived, 0: none."""
         connection = self.link.connections
         if not self.link.is_up:
             return 0
-        self._ping = asyncio.get_running_loop().create_task(self._flush_twice())
+        self._ping = asyncio.get_running_loop().create_task(self.link.flush(CONFIRM_LIMIT_S))
         await asyncio.wait({self._ping})  # ends with the connection too, see `connection_lost`
         if self._ping.cancelled():
             return 0
@@ -73,11 +70,6 @@ class NatsOut:
             return 0
         # A client that lost its server ends a flush at once and without an error.
         return connection if connection == self.link.connections and self.link.is_up else 0
-
-    async def _flush_twice(self) -> None:
-        """Twice: this client writes its PING ahead of what it has queued, and queued bytes behind it."""
-        await self.link.client.flush(timeout=CONFIRM_LIMIT_S)
-        await self.link.client.flush(timeout=CONFIRM_LIMIT_S)
 
     def connection_lost(self) -> None:
         """The PONG that is waited for will never come; what it was to confirm is ahead of all that leaves next."""
@@ -92,14 +84,14 @@ class NatsOut:
             self.waiting_bytes -= len(self.outbox.popleft()[0].body)
             self.counters[Count.OUTBOX_DROPPED] += 1
 
-    async def empty_outbox(self) -> list[Any]:
+    def empty_outbox(self) -> list[Any]:
         """Writes what waits, as far as the connection stands. Whose that was."""
         written = []
         while self.outbox and self.link.is_up:
             answer, owner = self.outbox[0]
             connection = self.connection
             try:
-                await self.publish(answer)
+                self.publish(answer)
             except MaxPayloadError:  # another bus has it; nothing behind it may wait for ever
                 self.log.error("nats: an answer of %d bytes is more than it takes; dropped", len(answer.body))
                 self.counters[Count.OUTBOX_DROPPED] += 1

@@ -12,7 +12,7 @@ from nats.errors import Error as NatsError
 
 from engine import limits
 from engine.bus import local
-from engine.bus.nats import NatsLink, subscribe
+from engine.bus.nats import NatsLink
 from engine.child import Child
 from engine.contract.names import FEATURES_SUBJECT, Bus
 
@@ -38,7 +38,6 @@ class Sources:
         oversized: Callable[[str], None],
     ) -> None:
         self.child = child
-        self.from_nats = from_nats
         self.from_local = from_local
         self.oversized = oversized
         self.producers: set[local.Producer] = set()
@@ -50,6 +49,7 @@ class Sources:
             f"{settings.engine.name}-ingress",
             child.log,
             lambda state: child.bus_state(Bus.NATS, state),
+            from_nats,
         )
 
     async def open(self) -> None:
@@ -94,7 +94,7 @@ class Sources:
         await self._link.close()
 
     async def _subscribe(self, client: Any) -> None:
-        self._subscriptions.append(await subscribe(client, f"{FEATURES_SUBJECT}.*.*", self.from_nats))
+        self._subscriptions.append(await client.subscribe(f"{FEATURES_SUBJECT}.*.*"))
 
     def _producer(self) -> local.Producer:
         bytes_max = self.child.settings.limits.message_bytes

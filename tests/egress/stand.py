@@ -175,7 +175,7 @@ class Desk:
         for gatherer in self.gatherers:
             for gathered in gatherer.drain():
                 self.delivery.enter(gathered)
-        await self.delivery.empty_outbox()
+        self.delivery.empty_outbox()
         await self.delivery.send()
 
     def count(self, name: Count) -> int:

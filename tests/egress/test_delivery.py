@@ -351,7 +351,7 @@ class Returning:
         self.max_payload = 1 << 20
         self.sequences: list[int] = []
 
-    async def publish(self, _: str, body: bytes, headers: dict[str, str]) -> None:
+    def publish(self, subject: str, body: bytes, name: str) -> None:
         self.sequences.append(MLProcessingEnvelope.FromString(body).sequence)
 
 

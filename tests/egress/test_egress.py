@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nats.errors import OutboundBufferLimitError
+from nats.errors import ConnectionClosedError
 
 from engine.child import Child
 from engine.contract.ml.envelope_pb2 import MLProcessingEnvelope, Rejection
@@ -129,15 +129,15 @@ def test_what_could_not_be_written_leaves_before_what_follows_it(
         got = await listen(server.url)
         async with at_work(shared, settings) as egress:
             await until(lambda: egress.link.is_up, "nats is up")
-            real, failures = egress.link.client.publish, [1]
+            real, failures = egress.link.publish, [1]
 
-            async def publish(*arguments: Any, **named: Any) -> None:
+            def publish(*arguments: Any) -> None:
                 if failures:
                     failures.pop()
-                    raise OutboundBufferLimitError
-                await real(*arguments, **named)
+                    raise ConnectionClosedError
+                real(*arguments)
 
-            monkeypatch.setattr(egress.link.client, "publish", publish)
+            monkeypatch.setattr(egress.link, "publish", publish)
             for _ in range(3):
                 take(stand, ours)
                 take(stand, theirs)

@@ -169,7 +169,7 @@ def test_a_drain_takes_what_was_handed_over_and_then_says_so(
             await client.flush()
             _, writer = await asyncio.open_unix_connection(settings.bus.local.path)
             writer.write(b"".join(frame(good(token, sequence)) for sequence in range(31, 81)))
-            await until(lambda: ingress.counters[Count.MESSAGES] > 30, "some of both")
+            await until(lambda: ingress.counters[Count.MESSAGES] + ingress.sources.held == 80, "all are handed over")
             shared.supervisor[0]["state"] = Engine.DRAINING
             drained = shared.ingress[0]
             assert drained["drained"] == 0

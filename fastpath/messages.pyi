@@ -1,0 +1,9 @@
+from collections.abc import Callable
+
+class Messages:
+    broken: str
+    def __init__(
+        self, take: Callable[[bytes, str], object], other: Callable[[bytes], object], bytes_max: int
+    ) -> None: ...
+    def room(self, hint: int) -> memoryview: ...
+    def came(self, count: int) -> None: ...
