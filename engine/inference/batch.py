@@ -24,6 +24,7 @@ MASKED, MODEL, SUBSTITUTE, NOBODY = range(4)
 
 COLUMN_NAMES = (*FEATURE_NAMES, "trend", "correlation_mean", "correlation_max", "correlation_min")
 COLUMNS = len(COLUMN_NAMES)
+SHARES_TOLERANCE = 1e-3  # of the sum of a few float32 chances
 PAIRS_MAX = TREND_MINUTES * (TREND_MINUTES - 1) // 2
 
 request_dtype = kernel_dtype(layout.request_slot_dtype)
@@ -113,6 +114,12 @@ def are_chances(values):
         if not 0.0 <= values[n] <= 1.0:
             return False
     return True
+
+
+@kernel
+def are_shares(values):
+    """Whether a row's numbers are probabilities of which one must hold."""
+    return are_chances(values) and abs(np.sum(values) - 1.0) <= SHARES_TOLERANCE
 
 
 def as_kernel_sees(array: np.ndarray, dtype: np.dtype) -> Any:

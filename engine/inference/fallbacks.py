@@ -122,4 +122,7 @@ class Breakers:
 
 def first_loaded(chain: Sequence[int], loaded: Mapping[int, object]) -> int:
     """The best version that there is, -1 if there is none."""
-    return next((row for row in chain if row in loaded), -1)
+    for row in chain:
+        if row in loaded:
+            return row
+    return -1

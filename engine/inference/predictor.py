@@ -113,7 +113,7 @@ class Predictor:
             for row in rows if model_id not in (VOTE, BASELINE) else ():
                 self._open(row, model_id)
         self._groups = groups(self.versions, self.plans)
-        self._share_lanes()
+        self._settle()
         self._extras, self._cross_asset = constants.plan_table(self.plans, self._groups)
         self._bounds = self._bounds_by_plan()
         self._answers = self._windows = np.empty(0)
@@ -124,8 +124,8 @@ class Predictor:
         self._in_row(np.zeros_like(child))
         self._breakers = Breakers(np.zeros_like(self.versions), self.child)
         self._warm()
-        self._share_lanes()
-        self._bounds = self._bounds_by_plan()  # a model may have been left out
+        self._settle()  # a model may have been left out
+        self._bounds = self._bounds_by_plan()
         self._in_row(child)
         self._breakers = Breakers(self.versions, self.child)
         log.info("models and kernels run once in %.1f s", time.monotonic() - began)
@@ -243,10 +243,15 @@ class Predictor:
         self._window_view = arrays.as_kernel_sees(windows, arrays.entry_dtype)
         for lanes in self._lanes:
             lanes.reset(len(windows))
+        for patterns in self._patterns:
+            patterns.keep(len(windows))
 
-    def _share_lanes(self) -> None:
-        """Room for windows in flight, the same for each price model that has them."""
+    def _settle(self) -> None:
+        """What each model needs; room for windows in flight, the same for each price model that has them."""
+        self._own = self.versions["own"].tolist()
+        self._minutes = {row: model.manifest.closed_minutes for row, model in self.models.items()}
         own = [model for model in self.models.values() if isinstance(model, PriceModel) and not model.unfit]
+        self._patterns = [model for model in self.models.values() if isinstance(model, PatternModel)]
         self._lanes = [model.keep_lanes(limits.LANES_BYTES_MAX // len(own)) for model in own]
         self._requests = np.empty(0)  # the next microbatch tells them how many keys there are
 
@@ -271,8 +276,7 @@ class Predictor:
 
     def _answer(self, group: Group, slots: list[int], depth: list[int]) -> None:
         """The wanted model, else who stands in for it; slots without its closed minutes wait, masked."""
-        best = first_loaded(group.chain, self.models)
-        needed = self.models[best].manifest.closed_minutes if best >= 0 else 0
+        needed = self._minutes.get(first_loaded(group.chain, self.models), 0)
         waiting = [i for i in slots if depth[i] >= needed]
         if group.role == ENSEMBLE:  # an ensemble of nobody has nothing to say
             who = self._output.who
@@ -283,12 +287,11 @@ class Predictor:
             model = self.models.get(row)
             if model is None or not waiting:
                 continue
-            able = [i for i in waiting if depth[i] >= model.manifest.closed_minutes]
-            able = self._not_barred(row, group.role, able)
+            able = [i for i in waiting if depth[i] >= self._minutes[row]]
+            if self._own[row]:
+                able = self._not_barred(row, group.role, able)
             able = able[: self._breakers.allow(row, len(able))] if able else able
-            if not able:
-                continue
-            if answered := self._try(row, model, able):
+            if able and (answered := self._try(row, model, able)):
                 self._spoke(answered, group.role, row, MODEL if row == group.wanted else SUBSTITUTE)
                 waiting = [i for i in waiting if i not in answered]
         self._spoke(waiting, group.role, self._book.baseline, NOBODY)
@@ -301,8 +304,6 @@ class Predictor:
 
     def _not_barred(self, row: int, role: int, slots: list[int]) -> list[int]:
         """Without those whose company does better without its own model."""
-        if not self.versions["own"][row]:
-            return slots
         plan, skill = self._batch.plan, self.plans["skill"]
         return [i for i in slots if skill[plan[i], role] != Breaker.OPEN]
 

@@ -14,7 +14,6 @@ from engine.errors import ModelError
 from engine.inference import batch as arrays
 from engine.inference import golden
 from engine.inference.batch import COLUMN_NAMES, DIRECTION, MODEL, PREDICT, ROLES, Batch, Output, request_dtype
-from engine.inference.models.classifier import TOLERANCE
 from engine.inference.windows import BOUNDS, enter
 from engine.registry.manifest import Manifest
 from fastpath import layout
@@ -33,7 +32,7 @@ def _are_chances(values: np.ndarray) -> bool:
 
 
 def _sum_to_one(values: np.ndarray) -> bool:
-    return _are_chances(values) and abs(values.sum() - 1.0) <= TOLERANCE
+    return _are_chances(values) and abs(values.sum() - 1.0) <= arrays.SHARES_TOLERANCE
 
 
 SIDES = Wanted("direction", "three chances that sum to 1", _sum_to_one)

@@ -5,6 +5,7 @@ import onnxruntime
 import pytest
 
 from bench.lstm import made_up
+from engine.inference.models.cnn import PatternModel
 from engine.inference.models.lstm import PriceModel
 from engine.inference.models.onnx_graph import Unfit
 from engine.inference.models.recurrent import difference, read_weights
@@ -17,6 +18,10 @@ from tests.inference.test_repeats import KEYS, busy_market
 
 def lanes_of(predictor):
     return [model._lanes for model in predictor.models.values() if isinstance(model, PriceModel)]
+
+
+def patterns_of(predictor):
+    return [model for model in predictor.models.values() if isinstance(model, PatternModel)]
 
 
 def made_up_rows(predictor):
@@ -50,7 +55,24 @@ def test_answers_are_the_same_bytes_with_lanes_without_and_after_they_were_lost(
             if rng.random() < lose:
                 for _, lanes in kept:
                     lanes.reset(KEYS)
+                for model in patterns_of(predictor):
+                    model.keep(KEYS)
         assert answers[:count].tobytes() == expected
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_path_that_was_looked_at_is_not_looked_at_again_and_answers_are_the_same_bytes(predictor, monkeypatch, seed):
+    count, runs = 400, []
+    slots = busy_market(np.random.default_rng(300 + seed), count).slots()
+    for model in patterns_of(predictor):
+        monkeypatch.setattr(model._session, "run", lambda run=model._session.run: (runs.append(1), run()))
+    found = answer(predictor, slots, count, windows(KEYS))[:count].tobytes()
+    with_memory = len(runs)
+    for model in patterns_of(predictor):
+        monkeypatch.setattr(model, "keep", lambda keys: None)
+        model._known = np.zeros(0, "u1")
+    assert answer(predictor, slots, count, windows(KEYS))[:count].tobytes() == found
+    assert 0 < with_memory < len(runs) - with_memory
 
 
 def test_what_an_answer_put_off_spares_the_next_one_its_window(predictor):

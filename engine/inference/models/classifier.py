@@ -7,13 +7,11 @@ Owns one version's session; run by workers. Reads the microbatch's columns and t
 import numpy as np
 
 from engine.errors import ModelError
-from engine.inference.batch import COLUMN_NAMES, COLUMNS, DIRECTION, Batch, Output, are_chances
+from engine.inference.batch import COLUMN_NAMES, COLUMNS, DIRECTION, Batch, Output, are_shares
 from engine.inference.models.names import check_names
 from engine.inference.models.session import Session
 from engine.registry.manifest import Manifest
 from fastpath import layout
-
-TOLERANCE = 1e-3  # of the sum of three float32 chances
 
 
 class ClassifierModel:
@@ -49,6 +47,4 @@ class ClassifierModel:
             output.direction[i] = session.out["direction"][0]
 
     def sound(self, slots: list[int], output: Output) -> bool:
-        return all(
-            are_chances(output.direction[i]) and abs(output.direction[i].sum() - 1.0) <= TOLERANCE for i in slots
-        )
+        return all(are_shares(output.direction[i]) for i in slots)

@@ -1,17 +1,37 @@
 """Pattern models: convolutional networks over a picture of 64 closed minutes.
 
-Owns one version's session; run by workers. Reads the microbatch's paths, writes `pattern`. What must
-stay true: the picture is drawn by the same kernel in training.
+Owns one version's session, and each key's last path with its answer; run by workers. Reads the microbatch's paths,
+writes `pattern`. What must stay true: the picture is drawn by the same kernel in training; an answer is used again for
+the same path to the bit alone.
 """
 
 import numpy as np
 
 from engine.errors import ModelError
-from engine.inference.batch import PATTERN, Batch, Output, are_chances
+from engine.inference.batch import IMAGE_MINUTES, PATTERN, Batch, Output, are_chances
 from engine.inference.image import PICTURES
+from engine.inference.jit import kernel
 from engine.inference.models.session import Session
 from engine.registry.manifest import Manifest
 from fastpath import layout
+
+
+@kernel
+def recall(known, paths, patterns, key, path, out):
+    """What was said of this path, if it is the key's last one to the bit. Whether it is."""
+    if key < 0 or key >= len(known) or known[key] == 0:
+        return False
+    for n in range(len(path)):
+        if paths[key, n] != path[n]:
+            return False
+    out[:] = patterns[key]
+    return True
+
+
+@kernel
+def remember(known, paths, patterns, key, path, out):
+    if 0 <= key < len(known) and are_chances(out):
+        known[key], paths[key, :], patterns[key, :] = 1, path, out
 
 
 class PatternModel:
@@ -19,6 +39,13 @@ class PatternModel:
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
+        self.keep(0)
+
+    def keep(self, keys: int) -> None:
+        """Forgets all, and has room for so many keys: a path changes once a minute, vectors come more often."""
+        self._known = np.zeros(keys, "u1")
+        self._paths = np.zeros((keys, IMAGE_MINUTES), "i8")  # the bits, so that NaN is like NaN
+        self._patterns = np.zeros((keys, layout.patterns_max))
 
     def open(self) -> None:
         features = list(self.manifest.features)
@@ -33,11 +60,15 @@ class PatternModel:
         self._session.open()
 
     def run(self, slots: list[int], batch: Batch, output: Output, importance: np.ndarray) -> None:
-        session = self._session
+        session, kept, paths = self._session, (self._known, self._paths, self._patterns), batch.path.view("i8")
         for i in slots:
+            key, path, out = batch.key[i], paths[i], output.pattern[i]
+            if recall(*kept, key, path, out):
+                continue
             self._draw(batch.path[i], self._canvas)
             session.run()
-            output.pattern[i] = session.out["pattern"][0]
+            out[:] = session.out["pattern"][0]
+            remember(*kept, key, path, out)
 
     def sound(self, slots: list[int], output: Output) -> bool:
         return all(are_chances(output.pattern[i]) for i in slots)

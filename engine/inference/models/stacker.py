@@ -17,10 +17,9 @@ from engine.inference.batch import (
     SUBSTITUTE,
     Batch,
     Output,
-    are_chances,
+    are_shares,
 )  # fmt: skip
 from engine.inference.jit import kernel
-from engine.inference.models.classifier import TOLERANCE
 from engine.inference.models.session import Session
 from engine.registry.manifest import Manifest
 from fastpath import layout
@@ -91,4 +90,4 @@ class StackerModel:
         final[:] = self._session.out["direction"][0]
 
     def sound(self, slots: list[int], output: Output) -> bool:
-        return all(are_chances(output.final[i]) and abs(output.final[i].sum() - 1.0) <= TOLERANCE for i in slots)
+        return all(are_shares(output.final[i]) for i in slots)
