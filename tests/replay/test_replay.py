@@ -66,7 +66,8 @@ def test_every_segment_can_be_begun_at(tape: Path, plain: list[Result]) -> None:
     for path, head in source.segments:
         if not head["whole"]:
             continue  # the first of a watch that was started again may be that; the next one is whole
-        rest = replayed(path)
+        # What became of its last inputs is told by the next segment: one of those may have expired.
+        rest = [each for each in replayed(path) if each.live is not None]
         expected = {each.position: each.values for each in plain}
         assert rest
         assert [each.position for each in rest if each.values != expected[each.position]] == [], path
@@ -183,7 +184,9 @@ def test_replay_stops_at_a_hole_unless_it_is_told_to_skip(tape: Path, plain: lis
     assert notes == [missing]
     kept = [each for each in plain if each.position <= newest or each.position >= behind]
     assert [each.position for each in found] == [each.position for each in kept]
-    assert [each.values for each in found] == [each.values for each in kept]
+    # What became of the last ones before the hole is not on the tape any more.
+    differ = [each.position for each, whole in zip(found, kept, strict=True) if each.values != whole.values]
+    assert [position for position in differ if not newest - 20 <= position <= newest] == []
 
     ended = command("replay", str(copy), "--json")
     assert ended.returncode == 1

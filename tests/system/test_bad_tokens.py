@@ -34,16 +34,20 @@ OTHER_COMPANY = ("tenant_mismatch", "company_id differs from the token's; send w
 OTHER_USER = ("tenant_mismatch", "user_id differs from the token's sub; send with a token of that user")
 
 SOON = {"nbf in a second", "nbf in a moment"}  # good by the time they arrive
-NOW = int(issuer_of_now.NOW)
 MORE: dict[str, tuple[Callable[[], str], tuple[str, str]]] = {
-    "nbf in an hour": (lambda: issuer_of_now.good(nbf=NOW + 3600), UNAUTHENTICATED),
-    "expired a second ago": (lambda: issuer_of_now.good(exp=NOW - 1), EXPIRED),
+    "nbf in an hour": (lambda: issuer_of_now.good(nbf=issuer_of_now.NOW + 3600), UNAUTHENTICATED),
+    "expired a second ago": (lambda: issuer_of_now.good(exp=issuer_of_now.NOW - 1), EXPIRED),
     "expired in 1970": (lambda: issuer_of_now.good(exp=0), EXPIRED),
     "of another company": (lambda: issuer_of_now.good(company_id="bolt"), OTHER_COMPANY),
     "of another user": (lambda: issuer_of_now.good(sub="trader-8"), OTHER_USER),
     "without the scope": (lambda: issuer_of_now.good(scope="models:read models:write operator"), FORBIDDEN),
     "with a scope that begins like it": (lambda: issuer_of_now.good(scope="predict:all predicts"), FORBIDDEN),
 }
+
+
+@pytest.fixture(autouse=True)
+def now() -> None:
+    tokens_now.set_clock(issuer_of_now, table)
 
 
 @pytest.fixture(scope="module")
