@@ -80,6 +80,8 @@ class Delivery:
         self.versions = Versions(shared.versions, shared.feature_names)
         self.waiting: list[deque[Pending]] = [deque() for _ in range(shared.workers)]
         self.unsent: deque[Pending] = deque()
+        self._kept: list[Pending] = []  # of this pass over `unsent`, and whose they are
+        self._held_up: set[str] = set()
         self.something_sent = asyncio.Event()
         self._unconfirmed: list[Pending] = []  # on NATS
         self._on_kafka: deque[Pending] = deque()
@@ -111,21 +113,24 @@ class Delivery:
         if self.kafka is not None and not self.kafka.offer(letter):
             self.kafka.keep(letter, nobody)
 
-    async def send(self) -> None:
-        """Sends what some bus can take now, each company's in order; who has no bus now holds nobody else up."""
-        kept: list[Pending] = []
-        waiting_companies: set[str] = set()
-        written_ns = time.monotonic_ns()
+    def send(self) -> bool:
+        """Sends what some bus can take now, each company's in order; who has no bus now holds nobody else up.
+
+        False: there is more, once what was written has left.
+        """
+        until_ns = time.monotonic_ns() + WRITE_EVERY_NS
         while self.unsent:
-            if (now_ns := time.monotonic_ns()) - written_ns > WRITE_EVERY_NS:
-                written_ns = now_ns
-                await asyncio.sleep(0)  # the client writes what it was given
             pending = self.unsent.popleft()
             company = pending.gathered.record.company
-            if not pending.done and (company in waiting_companies or not self._sent(pending)):
-                kept.append(pending)
-                waiting_companies.add(company)
-        self._put_back(kept)
+            if not pending.done and (company in self._held_up or not self._sent(pending)):
+                self._kept.append(pending)
+                self._held_up.add(company)
+            if time.monotonic_ns() >= until_ns and self.unsent:
+                return False
+        self._put_back(self._kept)
+        self._kept = []
+        self._held_up.clear()
+        return True
 
     def _sent(self, pending: Pending) -> bool:
         """Sends one answer. False: no bus takes it now."""

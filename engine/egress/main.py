@@ -45,7 +45,8 @@ class Egress:
         self.counters = child.row[0]["counters"]
         self.verifier = Verifier(settings.auth, settings.limits.token_bytes)
         self.bell = shared.bells[EGRESS.row]
-        self.something = asyncio.Event()
+        self.broken: Exception | None = None  # ends this process, and its successor starts over
+        self._soon: asyncio.Handle | None = None
         self.readers: dict[str, set[local.Reader]] = {}
         self.gatherers = [Gatherer(worker, ring, shared.inputs) for worker, ring in enumerate(shared.answers)]
         self.link = NatsLink(settings.bus.nats, f"{settings.engine.name}-egress", child.log, self._nats_changed)
@@ -60,7 +61,7 @@ class Egress:
             self.nats,
             self.kafka,
             self.readers if settings.bus.local.path else None,
-            self.something.set,
+            self.soon,
             child.log,
         )
         self.reports_cursor = shared.rejections.tail
@@ -74,50 +75,62 @@ class Egress:
         loop = asyncio.get_running_loop()
         self.verifier.open()
         loop.add_reader(self.bell.fd, self._rung)
-        tasks = [loop.create_task(self._deliver())]
-        server = None
+        confirming = server = None
         path = f"{settings.bus.local.path}.out"
         if settings.bus.local.path:
             server = await loop.create_unix_server(self._reader, sock=local.bind(path))
             child.bus_state(Bus.LOCAL, True)
         if settings.bus.nats.url:
             self.link.open()
-            tasks.append(loop.create_task(self.delivery.confirm()))
+            confirming = loop.create_task(self.delivery.confirm())
+        self.soon()
         child.ready()
         try:
             while not child.stopping():
                 child.pulse(Phase.IDLE)
                 self._chores()
-                for task in tasks:
-                    if task.done():
-                        task.result()  # an error of ours ends the process, and its successor starts over
+                if confirming is not None and confirming.done():
+                    confirming.result()
+                if self.broken is not None:
+                    raise self.broken
                 await asyncio.sleep(limits.PULSE_EVERY_MS / 2000)
             return 0
         finally:
-            for task in tasks:
-                task.cancel()
+            if confirming is not None:
+                confirming.cancel()
             if server is not None:
                 server.close()
                 local.unbind(path)
             await self.link.close()
 
-    async def _deliver(self) -> None:
-        """For ever: gathers what workers answered and sends what a bus takes."""
-        while True:
-            self.something.clear()  # before the look at everything: what comes from here on is looked at again
+    def _turn(self) -> None:
+        """Gathers what workers answered and sends what a bus takes."""
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+        if self.broken is not None:
+            return
+        try:
             for gatherer in self.gatherers:
                 for gathered in gatherer.drain():
                     self.delivery.enter(gathered)
             self.delivery.hear_kafka()
             self.delivery.empty_outbox()
             self._send_reports()
-            await self.delivery.send()
-            self.shared.bells[INGRESS.row].ring()
-            self.bell.sleep()
-            if self._has_news():
-                self.bell.wake()
-                continue
-            await self.something.wait()
+            is_through = self.delivery.send()
+        except Exception as error:  # event loops only log what a callback raises
+            self.broken = error
+            return
+        self.shared.bells[INGRESS.row].ring()
+        self.bell.sleep()
+        if not is_through or self._has_news():
+            self.bell.wake()
+            self.soon()
+
+    def soon(self) -> None:
+        """Another turn, once what was written has left."""
+        if self._soon is None:
+            self._soon = asyncio.get_running_loop().call_soon(self._turn)
 
     def _has_news(self) -> bool:
         reports_wait = self.shared.rejections.peek(self.reports_cursor) > 0
@@ -131,11 +144,11 @@ class Egress:
 
     def _rung(self) -> None:
         self.bell.wake()
-        self.something.set()
+        self._turn()
 
     def _nats_changed(self, state: BusState) -> None:
         self.child.bus_state(Bus.NATS, state)
-        self.something.set()
+        self.soon()
         if state != BusState.UP:
             self.delivery.connection_lost()
 
@@ -152,7 +165,7 @@ class Egress:
                 if self.verifier.refresh():
                     self._close_readers()  # they subscribe again, if their tokens are still good
         if not self.delivery.idle:
-            self.something.set()
+            self.soon()
 
     def _close_readers(self, ended_unix: float = float("inf")) -> None:
         """Those whose tokens ended by then."""
@@ -177,7 +190,7 @@ class Egress:
             raise Refused(Reason.FORBIDDEN, "the token lacks the scope predict")
         if envelope.company_id and envelope.company_id != claims.company_id:
             raise Refused(Reason.TENANT_MISMATCH, "company_id differs from the token's")
-        self.something.set()
+        self.soon()
         return claims.company_id, claims.expires_unix
 
     def _send_reports(self) -> None:

@@ -176,7 +176,8 @@ class Desk:
             for gathered in gatherer.drain():
                 self.delivery.enter(gathered)
         self.delivery.empty_outbox()
-        await self.delivery.send()
+        while not self.delivery.send():
+            await asyncio.sleep(0)
 
     def count(self, name: Count) -> int:
         return int(self.counters[name])
