@@ -16,6 +16,7 @@ DEPTH_MAX = 6
 OWN = 3  # nodes of a unit beside its ancestors
 LANES = 8  # of a unit: one for each ancestor by depth, then from 4 one for each of its own
 PATH_MAX = 16  # distinct features, for the quadrature to be exact
+EIGHT = 8  # places are looked at together
 LAST = (1 << 31) - 1  # a leaf's key: the row's is always less
 NODE = np.dtype([("key", "i4"), ("slot", "i4"), ("left", "i4"), ("value", "f4")])
 EDGE = np.dtype([("parent", "i4"), ("above", "i4"), ("target", "i4"), ("left", "i4"), ("zero", "f8"), ("value", "f8")])
@@ -141,6 +142,7 @@ def cut(packed: Packed, inputs: int) -> Units | None:
     upper = 2 ** (depth - DEPTH_MIN) - 1
     places = [*range(upper), *(each for unit in units for each in unit[-OWN:])]
     asks = [stands[each] for each in places]
+    asks += [-1] * (-len(asks) % EIGHT)
     given = set[int]()
     return Units(
         depth,

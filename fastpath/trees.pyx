@@ -6,7 +6,7 @@ nothing but the row; sums are taken tree after tree; nothing is allocated after 
 """
 
 from libc.math cimport INFINITY, exp, isfinite
-from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
 import numpy as np
 
@@ -43,10 +43,14 @@ cdef extern from "trees.h" nogil:
     ctypedef struct step:
         pass
 
+    ctypedef uint64_t ways(const int32_t *keys, const int32_t *slots, const int32_t *below, long count) noexcept
+
+    ways ways_portable
+    ways *best_ways()
     void keys_of(const float *columns, const int64_t *chosen, long inputs, int32_t *keys)
     double sum_of_leaves(const tree *trees, long count, const int32_t *keys, double sum)
-    void explain(const tree *trees, long count, const int32_t *keys, const quadrature *rule, step *steps,
-                 uint8_t *goes_left, double *out)
+    void explain(const tree *trees, long count, const int32_t *keys, ways *find_ways, const quadrature *rule,
+                 step *steps, uint8_t *goes_left, double *out)
     void fill_table(const edge *edges, long count, const int32_t *bit, long bits, const quadrature *rule, step *steps,
                     uint8_t *goes_left, float *table)
 
@@ -67,15 +71,18 @@ cdef class Trees:
     base : margin of each class before any tree
     inputs : features
     tables_bytes : of tables, at most
+    portable : by plain C even where the processor has AVX2
     """
 
     cdef tree *trees
+    cdef ways *find_ways
     cdef quadrature *rule
     cdef step *steps
     cdef uint8_t *goes_left
     cdef readonly long inputs
     cdef readonly long classes
     cdef readonly long count
+    cdef readonly bint portable
     cdef readonly long without_table    # trees that are explained by their edges
     cdef int64_t[::1] first             # tree of each class
     cdef double[::1] base
@@ -94,7 +101,8 @@ cdef class Trees:
     cdef double[:, ::1] chances
     cdef float[:, ::1] shap
 
-    def __init__(self, trees, of_class, base, long inputs, long tables_bytes=TABLES_BYTES_MAX):
+    def __init__(self, trees, of_class, base, long inputs, long tables_bytes=TABLES_BYTES_MAX,
+                 bint portable=False):
         cdef long place = 0
         if inputs < 1 or len(base) < 1:
             raise ValueError(f"trees: expected 1 input and 1 class or more, found {inputs} and {len(base)}")
@@ -102,6 +110,8 @@ cdef class Trees:
             raise ValueError(f"of_class: expected {len(trees)} numbers from 0 to {len(base) - 1}, found others")
         self.inputs, self.classes, self.count, self.arrays = inputs, len(base), len(trees), []
         self.base, self.unknown = np.array(base, np.float64), np.array(base, np.float64)
+        self.find_ways = ways_portable if portable else best_ways()
+        self.portable = self.find_ways == ways_portable
         self.every, self.keys = np.arange(inputs), np.zeros(2 * inputs + 1, np.int32)
         self.values = np.zeros(inputs + 1)  # the last one is of places where no node is
         at, weight = np.polynomial.legendre.leggauss(POINTS)
@@ -158,8 +168,8 @@ cdef class Trees:
         cdef long n
         for n in range(self.inputs):
             self.values[n] = 0.0
-        explain(self.trees + self.first[k], self.first[k + 1] - self.first[k], &self.keys[0], self.rule, self.steps,
-                self.goes_left, &self.values[0])
+        explain(self.trees + self.first[k], self.first[k + 1] - self.first[k], &self.keys[0], self.find_ways,
+                self.rule, self.steps, self.goes_left, &self.values[0])
         for n in range(self.inputs):
             out[n] = <float> self.values[n]
         out[self.inputs] = <float> self.unknown[k]
