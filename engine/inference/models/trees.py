@@ -6,7 +6,7 @@ rounding; trees that `fastpath.trees` would read otherwise than XGBoost are refu
 """
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,16 @@ from fastpath.trees import Trees
 CLASSES = 3  # sell, hold, buy
 
 
-def read_trees(learner: dict[str, Any]) -> Trees:
+class Parts(NamedTuple):
+    """What `Trees` is made of."""
+
+    trees: list[Nodes]
+    of_class: list[int]
+    base: np.ndarray
+    inputs: int
+
+
+def read_parts(learner: dict[str, Any]) -> Parts:
     """From XGBoost's own JSON; ValueError where it holds something else than trees of numbers."""
     booster = learner["gradient_booster"]
     if booster["name"] != "gbtree":
@@ -43,7 +52,7 @@ def read_trees(learner: dict[str, Any]) -> Trees:
     told = learner["learner_model_param"]
     base = np.asarray(json.loads(told["base_score"]), "f8").reshape(-1)
     classes = max(1, int(told["num_class"]))
-    return Trees(nodes, booster["model"]["tree_info"], np.broadcast_to(base, classes), int(told["num_feature"]))
+    return Parts(nodes, booster["model"]["tree_info"], np.broadcast_to(base, classes), int(told["num_feature"]))
 
 
 class DirectionModel:
@@ -77,7 +86,7 @@ class DirectionModel:
                 f"found {booster.num_features()}"
             )
         try:
-            self.trees = read_trees(learner)
+            self.trees = Trees(*read_parts(learner))
         except ValueError as error:
             raise ModelError(f"{self.manifest.path}: {error}") from error
         if self.trees.without_table:
