@@ -32,7 +32,7 @@ from engine.inference.models.trees import Parts, read_parts
 from fastpath.trees import Trees
 
 TREES, DEPTH, INPUTS = 100, 5, 20
-ROWS = 20  # of a round
+ROWS = 50  # of a round
 MISSING = 0.1
 RESULTS = Path(__file__).parent / "results"
 STORE = Path(__file__).parent.parent / "models"

@@ -25,7 +25,7 @@ class Parts(NamedTuple):
 
     trees: list[Nodes]
     of_class: list[int]
-    base: np.ndarray
+    base: list[float]
     inputs: int
 
 
@@ -52,7 +52,9 @@ def read_parts(learner: dict[str, Any]) -> Parts:
     told = learner["learner_model_param"]
     base = np.asarray(json.loads(told["base_score"]), "f8").reshape(-1)
     classes = max(1, int(told["num_class"]))
-    return Parts(nodes, booster["model"]["tree_info"], np.broadcast_to(base, classes), int(told["num_feature"]))
+    return Parts(
+        nodes, booster["model"]["tree_info"], np.broadcast_to(base, classes).tolist(), int(told["num_feature"])
+    )
 
 
 class DirectionModel:
