@@ -33,14 +33,13 @@ def models(settings: Settings) -> Iterator[Finding]:
     whole, slower = [], []
     for manifest in manifests:
         try:
-            unfit = _open(manifest)
+            slow = _open(manifest)
         except ModelError as error:
             yield Finding(FAIL, "models", f"{shown(manifest)}: {error}", OTHERS)
         else:
             whole.append(manifest)
-            if unfit:
-                detail = f"{shown(manifest)}: ONNX Runtime runs its whole window for each vector: {unfit}"
-                slower.append(Finding(OK, "models", detail))
+            if slow:
+                slower.append(Finding(OK, "models", f"{shown(manifest)}: {slow}"))
     try:
         _fill(manifests)
     except ModelError as error:
@@ -57,15 +56,18 @@ def shown(manifest: "Manifest") -> str:
 
 
 def _open(manifest: "Manifest") -> str:
-    """Why a price model is not run step by step; ModelError where the version cannot be used."""
+    """How it is run by a slower way, and why; ModelError where the version cannot be used."""
     from engine.inference import constants
     from engine.inference.models.lstm import PriceModel
+    from engine.inference.models.trees import DirectionModel
     from engine.inference.predictor import opened
     from engine.inference.proof import prove
 
     model = opened(manifest, constants.new_book(1, 0, 0), 0)
     prove(model)
-    return model.unfit if isinstance(model, PriceModel) else ""
+    if isinstance(model, PriceModel) and model.unfit:
+        return f"ONNX Runtime runs its whole window for each vector: {model.unfit}"
+    return model.slower if isinstance(model, DirectionModel) else ""
 
 
 def _fill(manifests: "list[Manifest]") -> None:

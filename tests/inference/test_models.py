@@ -327,3 +327,28 @@ def test_trees_of_another_kind_are_refused(tmp_path):
         f"{folder / 'model.ubj'}: expected multi:softprob over 3 classes, found binary:logistic; train it so"
     )
     assert json.loads(bytes(booster.save_raw("json")))["learner"]["objective"]["name"] == "binary:logistic"
+
+
+def refused_trees(folder: Path) -> str:
+    with pytest.raises(ModelError) as refused:
+        DirectionModel(read_manifest(folder)).open()
+    return str(refused.value).removeprefix(f"{folder / 'model.ubj'}: ")
+
+
+def three_classes(columns: np.ndarray, rounds: int = 1, types: list[str] | None = None, **more) -> xgboost.Booster:
+    data = xgboost.DMatrix(
+        columns, label=np.arange(len(columns)) % 3, feature_types=types, enable_categorical=types is not None
+    )
+    fit = {"objective": "multi:softprob", "num_class": 3, "min_child_weight": 0, "max_depth": 2, **more}
+    return xgboost.train(fit, data, rounds)
+
+
+def test_trees_that_split_by_categories_or_are_dropped_are_refused(tmp_path):
+    """The engine's columns are numbers, and every tree counts whole."""
+    columns = np.repeat(np.arange(3.0), 20).reshape(3, 20)
+    grouped = three_classes(columns, types=["c"] * 20, max_cat_to_onehot=10)
+    folder = copy_model(XGBOOST, tmp_path / "grouped", artefact=bytes(grouped.save_raw("ubj")))
+    assert refused_trees(folder) == "expected splits by numbers, found splits by categories; train it with numbers"
+    dropped = three_classes(columns, booster="dart")
+    folder = copy_model(XGBOOST, tmp_path / "dropped", artefact=bytes(dropped.save_raw("ubj")))
+    assert refused_trees(folder) == "expected a gbtree booster, found dart; train it so"
