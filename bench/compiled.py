@@ -1,7 +1,8 @@
 """Cython modules that are no part of the engine: loops of a benchmark or a test, compiled where they are asked for.
 
-Owns the way from a source beside its user to a loaded module; run by benchmarks and tests. Writes a folder that the caller
-gives. What must stay true: what such a module cimports is the engine's own, and the engine's build is never touched.
+Owns the way from a source beside its user to a loaded module; run by benchmarks and tests. Writes a folder that the
+caller gives. What must stay true: what such a module cimports is the engine's own, and the engine's build is never
+touched.
 """
 
 import importlib.util

@@ -127,10 +127,10 @@ class Driver:
         about = {"company": COMPANY, "user": USER, "seed": self.seed, "token": place.token(COMPANY, USER)}
         tell(self.process, about | {"url": place.url(self.contender.name)})
 
-    def begin(self, load: Load, dues_ns: list[int]) -> None:
-        """The round's messages, each with the time of CLOCK_MONOTONIC at which it is due."""
+    def begin(self, load: Load, dues_ns: list[int], streams: tuple[int, int] | None = None) -> None:
+        """The round's messages, each with the time of CLOCK_MONOTONIC at which it is due; which streams' of a crowd."""
         echo_bytes = self.sizes[load.name] if self.contender.is_echo else None
-        tell(self.process, {"load": load.name, "dues_ns": dues_ns, "echo_bytes": echo_bytes})
+        tell(self.process, {"load": load.name, "dues_ns": dues_ns, "echo_bytes": echo_bytes, "streams": streams})
 
     def end(self) -> dict[str, Any]:
         """What the round showed; the fields are those of `answers.Round`."""

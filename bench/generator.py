@@ -20,7 +20,7 @@ import time
 from typing import Any
 
 from bench.answers import judge
-from bench.load import LOADS, QUIET, STEADY, Planned, Stream
+from bench.load import CROWDS, LOADS, QUIET, STEADY, Crowd, Planned, Stream
 from bench.raw_nats import Connection, Message
 from engine.contract.names import PREDICTIONS_SUBJECT, REJECTIONS_SUBJECT
 
@@ -66,7 +66,9 @@ def send_all(connection: Connection, planned: list[Planned]) -> tuple[dict[str, 
     return sent_ns, arrivals
 
 
-def run_round(connection: Connection, stream: Stream, dues_ns: list[int], echo_bytes: int | None) -> dict[str, Any]:
+def run_round(
+    connection: Connection, stream: Stream | Crowd, dues_ns: list[int], echo_bytes: int | None
+) -> dict[str, Any]:
     """One round: made, sent, judged."""
     strays: Arrivals = []
     take(connection, strays)  # an answer of an earlier round that came twice, or after its grace
@@ -92,12 +94,14 @@ def main() -> None:
     connection.open()
     for subject in (f"{PREDICTIONS_SUBJECT}.{company}.>", f"{REJECTIONS_SUBJECT}.{company}.>", REJECTIONS_SUBJECT):
         connection.subscribe(subject)
-    streams = {
-        load.name: Stream(load, company, about["user"], about["token"], about["seed"])
-        for load in (*LOADS, QUIET, STEADY)
-    }
+    of_all = (company, about["user"], about["token"], about["seed"])
+    crowds = {load.name: Crowd(load, *of_all) for load in CROWDS}
+    streams: dict[str, Stream | Crowd] = {load.name: Stream(load, *of_all) for load in (*LOADS, QUIET, STEADY)}
+    streams |= crowds
     for line in sys.stdin:
         job = json.loads(line)
+        if job["load"] in crowds:
+            crowds[job["load"]].use(*job["streams"])
         found = run_round(connection, streams[job["load"]], job["dues_ns"], job["echo_bytes"])
         print(json.dumps(found), flush=True)
     connection.close()

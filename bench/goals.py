@@ -1,8 +1,8 @@
 """The goals, and how far the last runs came: one row each.
 
-Owns the table of goals, all in one place; run as `python -m bench.goals`, and by `python -m bench` after all others. Reads
-`figures` of `bench/results/<name>.json`, writes nothing. What must stay true: a goal is stated and never asserted; a row without a
-figure says why; measured and baseline are of one run, on the cores that stand beside them.
+Owns the table of goals, all in one place; run as `python -m bench.goals`, and by `python -m bench` after all others.
+Reads `figures` of `bench/results/<name>.json`, writes nothing. What must stay true: a goal is stated and never
+asserted; a row without a figure says why; measured and baseline are of one run, on the cores that stand beside them.
 """
 
 import argparse
@@ -67,8 +67,8 @@ GOALS = (
     _wire("singles", "500 x 1 vector/s", "p99", 2.0),
     Goal("wire to wire over the local bus, p50", "local", "singles_p50", 150e3, US),
     Goal("wire to wire over the local bus, p99", "local", "singles_p99", 500e3, US),
-    Goal("vectors/s with p99 < 15 ms, generator and server on two cores", "capacity", "steady", 5_000, RATE, at_least=True),
-    Goal("the same, the engine alone on two cores", "capacity", "engine_alone", 10_000, RATE, at_least=True),
+    Goal("vectors/s with p99 < 15 ms, all on two cores", "capacity", "steady", 5_000, RATE, at_least=True),
+    Goal("the same, the engine alone on two cores", "capacity-alone", "steady", 10_000, RATE, at_least=True),
     Goal("the same, each vector closes a minute", "capacity", "minutes", 5_000, RATE, at_least=True),
     Goal("warm worker, first vector, p50", "worker", "first", 100e3, US),
     Goal("warm worker, each further vector, p50", "worker", "further", 30e3, US),
@@ -88,13 +88,14 @@ GOALS = (
 def row(goal: Goal, result: Mapping[str, Any] | None) -> list[str]:
     """What, goal, measured, baseline, ratio, cores."""
     if result is None:
-        return [goal.what, goal.words, f"not run: python -m bench.{goal.bench}", "", "", ""]
+        return [goal.what, goal.words, f"not run: python -m bench.{goal.bench.replace('-', ' --')}", "", "", ""]
     figure = result.get("figures", {}).get(goal.figure)
     if figure is None or figure["measured"] is None:
         why = (figure or {}).get("why", "too few observations")
         return [goal.what, goal.words, why, "", "", ""]
     measured, baseline = float(figure["measured"]), figure.get("baseline")
-    cores = f"{result['host']['cores_allowed']}{' busy' if result['others_cores'] > QUIET_CORES else ''}"
+    busy = " busy" if result["others_cores"] > QUIET_CORES else ""
+    cores = f"{figure.get('cores', result['host']['cores_allowed'])}{busy}"
     if baseline is None:
         return [goal.what, goal.words, goal.unit.show(measured), "", "", cores]
     ratio = f"{measured / baseline:.2f}" if baseline else ""

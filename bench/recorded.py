@@ -1,8 +1,8 @@
 """Latencies by the hundred thousand: counted in the engine's own histograms instead of kept one by one.
 
-Owns the way from nanoseconds to a row and from rows to what is said of them; run by a benchmark's processes. What must stay
-true: a percentile is left out where too few observations lie beyond it, as in `bench.figures`; the largest value is exact, all
-others to one part in 64.
+Owns the way from nanoseconds to a row and from rows to what is said of them; run by a benchmark's processes. What
+must stay true: a percentile is left out where too few observations lie beyond it, as in `bench.figures`; the largest
+value is exact, all others to one part in 64.
 """
 
 import math

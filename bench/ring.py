@@ -1,11 +1,12 @@
 """A hop: how long from a slot's being due in one process to its being seen in another.
 
-Owns the rounds; run as `python -m bench.ring`. Ways: the engine's ring from compiled code, the same again (A/A), the ring from Python,
-and what Python has: a pipe, `multiprocessing.SimpleQueue`. A block of a way is two forks that share a memory file, each pinned to
-a core of its own; ring readers spin, the others sleep in the kernel. Prints a table, writes `bench/results/ring.json`.
+Owns the rounds; run as `python -m bench.ring`. Ways: the engine's ring from compiled code, the same again (A/A), the
+ring from Python, and what Python has: a pipe, `multiprocessing.SimpleQueue`. A block of a way is two forks that share
+a memory file, each pinned to a core of its own; ring readers spin, the others sleep in the kernel. Prints a table,
+writes `bench/results/ring.json`.
 
-What must stay true: all ways get the same slots at the same rate, in open loop, and a latency counts from the time at which a
-slot was due; nothing runs but the two ends of one way.
+What must stay true: all ways get the same slots at the same rate, in open loop, and a latency counts from the time at
+which a slot was due; nothing runs but the two ends of one way.
 """
 
 import mmap

@@ -10,7 +10,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,12 +27,20 @@ class Rounds(Protocol):
     def round(self) -> None: ...
 
 
-def asked(name: str, words: str, rounds: int, of_each: str, given: Sequence[str] | None) -> argparse.Namespace:
-    """`rounds`, `seed` (drawn where none was given) and `results`. From here on SIGTERM ends everything, too."""
+def asked(
+    name: str,
+    words: str,
+    rounds: int,
+    of_each: str,
+    given: Sequence[str] | None,
+    more: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+) -> argparse.Namespace:
+    """`rounds`, `seed` (drawn where none was given), `results`, `more`. From here on SIGTERM ends everything, too."""
     parser = argparse.ArgumentParser(prog=f"python -m bench.{name}", description=words)
     parser.add_argument("--rounds", type=int, default=rounds, help=f"{of_each} (default: {rounds})")
     parser.add_argument("--seed", type=int, default=None, help="of prices and turns (default: drawn, and printed)")
     parser.add_argument("--results", type=Path, default=RESULTS, help=f"folder of {name}.json")
+    more(parser)
     arguments = parser.parse_args(given)
     if arguments.seed is None:
         arguments.seed = random.SystemRandom().randrange(1 << 32)

@@ -1,12 +1,14 @@
 """A warm worker: what a message costs between its slots being published and its answers being published.
 
-Owns the rounds; run as `python -m bench.worker`, in one process on one core, over the worker's own code: rings, microbatch, windows,
-features, all models of the enterprise tier, SHAP values, ensemble. Prints a table, writes `bench/results/worker.json`. The baseline is
-what the same models' files cost by ONNX Runtime and XGBoost themselves, one thread each, with their inputs ready made.
+Owns the rounds; run as `python -m bench.worker`, in one process on one core, over the worker's own code: rings,
+microbatch, windows, features, all models of the enterprise tier, SHAP values, ensemble. Prints a table, writes
+`bench/results/worker.json`. The baseline is what the same models' files cost by ONNX Runtime and XGBoost themselves,
+one thread each, with their inputs ready made.
 
-A round is a minute of ten keys: 30 messages of one vector a key in turn, or of all ten, in shuffled order with the same once more (A/A)
-and the baseline. A minute's first message closes the one before. What must stay true: windows are full; a time is of the whole
-message, and what it put off is timed beside it and belongs to the core time; nothing is left out, whatever the host did.
+A round is a minute of ten keys: 30 messages of one vector a key in turn, or of all ten, in shuffled order with the
+same once more (A/A) and the baseline. A minute's first message closes the one before. What must stay true: windows
+are full; a time is of the whole message, and what it put off is timed beside it and belongs to the core time; nothing
+is left out, whatever the host did.
 """
 
 import os
@@ -76,7 +78,7 @@ class Worker:
         self.requests.publish(first + len(slots))
 
     def answer(self) -> int:
-        """What lies in the ring, as one microbatch; how many answers. The steps are those of `engine.inference.loop`."""
+        """What lies in the ring, as one microbatch; how many answers. The steps of `engine.inference.loop`."""
         requests, answers = self.requests, self.answers
         position = requests.tail
         available = requests.peek(position)
@@ -219,13 +221,13 @@ def as_text(times: dict[str, Times], statuses: dict[str, int]) -> str:
                 told = summary(row_of(values))
                 cells = [microseconds(told.percentiles_ns[percent]) for percent in PERCENTILES]
                 last = f"{of.middle:.2f} ({of.low:.2f} to {of.high:.2f}) of {under}" if part == "answer" else ""
-                rows.append(
-                    [f"{size} x: {words}, {part}", str(told.messages), *cells, microseconds(told.max_ns), last]
-                )
+                rows.append([f"{size} x: {words}, {part}", str(told.messages), *cells, microseconds(told.max_ns), last])
     head = ["us", "messages", *(f"p{percent:g}" for percent in PERCENTILES), "max", "ratio of medians, round by round"]
     lines = [table(head, rows), ""]
     for who in (WORKER, SAME, BASE):
-        costs = ", ".join(f"{microseconds(core_ns(times[f'{who}-{size}'], size))} at {size} a message" for size in SIZES)
+        costs = ", ".join(
+            f"{microseconds(core_ns(times[f'{who}-{size}'], size))} at {size} a message" for size in SIZES
+        )
         lines.append(f"{WHO[who]}: core us a vector {costs}; one more vector {microseconds(further_ns(times, who))} us")
     return "\n".join([*lines, f"answers: {', '.join(f'{count} {name}' for name, count in sorted(statuses.items()))}"])
 
