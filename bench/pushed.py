@@ -51,7 +51,7 @@ class Pushed:
         self.driver.open(place)
 
     def send(self, load: Load, parts: list[tuple[float, float]]) -> dict[str, Any]:
-        """Each part's (vectors/s, seconds), one after another without a pause; fields of `answers.Round`, and due times."""
+        """Each part's (vectors/s, seconds), one after another without a pause; the fields of `answers.Round`."""
         self._open_streams(load, max(streams_of(rate) for rate, _ in parts))
         offsets, at = list[float](), 0.0
         for rate, seconds in parts:
@@ -61,7 +61,7 @@ class Pushed:
         start_ns = time.monotonic_ns() + LEAD_NS + PLAN_NS * load.vectors * len(offsets)
         dues_ns = [start_ns + round(offset * 1e9) for offset in offsets]
         self.driver.begin(load, dues_ns, (0, max(streams_of(rate) for rate, _ in parts)))
-        return self.driver.end() | {"dues_ns": dues_ns}
+        return self.driver.end()
 
     def _open_streams(self, load: Load, count: int) -> None:
         begin = self._opened[load.name]
