@@ -87,7 +87,7 @@ class Bench:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         engine_cores = settle_down(arguments.alone)
-        engine = Contender("engine", "python -m engine run", False, start_pinned(engine_cores), LIMITS)
+        engine = Contender("engine", "python -m engine run", False, start_pinned(engine_cores), sections=LIMITS)
         plain = next(each for each in CONTENDERS if each.name == BASE.contender)
         self.contenders = [engine] if arguments.alone else [engine, plain]
         self.cases = ENGINE if arguments.alone else (*ENGINE, BASE)

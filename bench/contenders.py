@@ -25,8 +25,7 @@ ENGINE = """\
 name = "bench-{name}-{pid}"
 device = "cpu"
 
-[bus.nats]
-url = "{url}"
+{bus}
 
 [auth]
 algorithms = ["EdDSA"]
@@ -52,6 +51,7 @@ class Contender:
     words: str
     is_echo: bool
     start: Callable[["Contender", Place, Mapping[str, int]], None]
+    local: bool = False  # over the local bus
     sections: str = ""  # of an engine's configuration, beside those that all have
 
 
@@ -77,11 +77,13 @@ def start_plain(contender: Contender, place: Place, sizes: Mapping[str, int]) ->
 def start_engine(contender: Contender, place: Place, sizes: Mapping[str, int]) -> None:
     port = _free_port()
     configuration = place.folder / f"{contender.name}.toml"
+    address = place.address(contender.name, contender.local)
+    bus = f'[bus.local]\npath = "{address}"' if contender.local else f'[bus.nats]\nurl = "{address}"'
     configuration.write_text(
         ENGINE.format(
             name=contender.name,
             pid=os.getpid(),
-            url=place.url(contender.name),
+            bus=bus,
             jwks=place.keys.public,
             folder=place.folder,
             port=port,
@@ -125,7 +127,7 @@ class Driver:
             stdout=subprocess.PIPE,
         )
         about = {"company": COMPANY, "user": USER, "seed": self.seed, "token": place.token(COMPANY, USER)}
-        tell(self.process, about | {"url": place.url(self.contender.name)})
+        tell(self.process, about | {"url": place.address(self.contender.name, self.contender.local)})
 
     def begin(self, load: Load, dues_ns: list[int], streams: tuple[int, int] | None = None) -> None:
         """The round's messages, each with the time of CLOCK_MONOTONIC at which it is due; which streams' of a crowd."""

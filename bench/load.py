@@ -10,10 +10,11 @@ times at which the messages are due.
 import math
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.raw_nats import publication
-from engine.client.sender import Sender
+from bench.raw_nats import Connection
+from engine.client.sender import Message, Sender
 from engine.contract.ml.feature_vectors_pb2 import FeatureVector
 
 SYMBOLS = ("EURUSD", "GBPUSD", "USDJPY", "AUDUSD", "NZDUSD", "USDCAD", "USDCHF", "EURGBP", "EURJPY", "XAUUSD")
@@ -81,9 +82,18 @@ class Stream:
     """One load's messages of one producer. `minutes`: each vector is of the next minute, from some days ago on."""
 
     def __init__(
-        self, load: Load, company: str, user: str, token: str, seed: int, name: str = "", minutes: bool = False
+        self,
+        load: Load,
+        company: str,
+        user: str,
+        token: str,
+        seed: int,
+        name: str = "",
+        minutes: bool = False,
+        wrap: Callable[[Message], bytes] = Connection.wrap,
     ) -> None:
         self.load = load
+        self._wrap = wrap
         self.minutes = minutes
         self._unix_ns = time.time_ns()
         self._event_ns = self._unix_ns - DAYS_AGO_NS
@@ -102,7 +112,7 @@ class Stream:
         symbols = tuple(self._symbols[(self._turn + n) % known] for n in range(self.load.vectors))
         self._turn = (self._turn + self.load.vectors) % known
         message = self.sender.features(self._vector(symbol) for symbol in symbols)
-        return Planned(due_ns, message.name, symbols, publication(message.subject, message.name, message.body))
+        return Planned(due_ns, message.name, symbols, self._wrap(message))
 
     def _vector(self, symbol: str) -> FeatureVector:
         prices, minute = self._prices[symbol], self._event_ns // MINUTE_NS
