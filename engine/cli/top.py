@@ -231,7 +231,7 @@ def frame(url: str, shown: Shown | None) -> RenderableType:
 
 def _stages(shown: Shown) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
-    for width, justify in ((32, "left"), (9, "right"), (6, "right"), (9, "right"), (9, "right"), (20, "left")):
+    for width, justify in ((31, "left"), (7, "right"), (5, "right"), (7, "right"), (7, "right"), (10, "left")):
         table.add_column(width=width, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     table.add_row(*(Text(each, QUIET) for each in ("us of an input", "mean", "share", "p50", "p99", "")))
     for part in shown.stages:
@@ -244,5 +244,5 @@ def _stages(shown: Shown) -> Table:
 def _cells(part: Part, total_us: float) -> Sequence[str]:
     share = part.mean_us / total_us if total_us > 0 else 0.0
     quantiles = [f"{us:,.0f}" for us in part.quantiles_us] or ["-"] * len(QUANTILES)
-    bar = "━" * round(20 * share) if part.name != TOTAL else ""
+    bar = "━" * round(10 * share) if part.name != TOTAL else ""
     return [part.name, f"{part.mean_us:,.0f}", f"{share:.0%}" if total_us > 0 else "", *quantiles, bar]

@@ -69,18 +69,18 @@ def test_it_looks_like_this():
     samples = parse(page)
     stages, total, confirm = top.parts({name: top.sums_of(samples, name) for name in top.STAGES})
     look = Look("healthy", {}, [Process("ingress", "ready", 123 << 20, 0.125, 1)])
-    console = Console(file=io.StringIO(), width=100, force_terminal=False, color_system=None)
+    console = Console(file=io.StringIO(), width=80, force_terminal=False, color_system=None)
     console.print(top.frame("http://x", Shown(2.0, 4, 2.0, stages, total, confirm, look)))
     assert [line.rstrip() for line in console.file.getvalue().splitlines()] == [
         " Tickpath top   ● healthy   4 inputs: the last 2.0 s, 2/s",
         "",
-        "us of an input                         mean   share        p50        p99",
-        "ingress: received -> in a ring          100     20%        500        990  ━━━━",
-        "in a ring -> taken by a worker          150     30%          -          -  ━━━━━━",
-        "worker: taken -> answered                50     10%        500        990  ━━",
-        "egress: answered -> handed over         200     40%        500        990  ━━━━━━━━",
-        "received -> handed to the bus           500    100%        500        990",
-        "handed to the bus -> confirmed          900                500        990",
+        "us of an input                      mean  share      p50      p99",
+        "ingress: received -> in a ring       100    20%      500      990  ━━",
+        "in a ring -> taken by a worker       150    30%        -        -  ━━━",
+        "worker: taken -> answered             50    10%      500      990  ━",
+        "egress: answered -> handed over      200    40%      500      990  ━━━━",
+        "received -> handed to the bus        500   100%      500      990",
+        "handed to the bus -> confirmed       900             500      990",
         "",
         "process     state    memory   cpu  restarts",
         "ingress     ready    123 MB   12%         0",
