@@ -24,6 +24,7 @@ ENGINE = """\
 [engine]
 name = "bench-{name}-{pid}"
 device = "cpu"
+workers = {workers}
 
 {bus}
 
@@ -52,6 +53,7 @@ class Contender:
     is_echo: bool
     start: Callable[["Contender", Place, Mapping[str, int]], None]
     local: bool = False  # over the local bus
+    workers: int = 0  # of an engine; 0: as many as it takes by itself
     sections: str = ""  # of an engine's configuration, beside those that all have
 
 
@@ -83,6 +85,7 @@ def start_engine(contender: Contender, place: Place, sizes: Mapping[str, int]) -
         ENGINE.format(
             name=contender.name,
             pid=os.getpid(),
+            workers=contender.workers or '"auto"',
             bus=bus,
             jwks=place.keys.public,
             folder=place.folder,
@@ -113,20 +116,23 @@ CONTENDERS = (
 class Driver:
     """A contender's generator, seen from the benchmark. `open`, then for each round `begin` and `end`."""
 
-    def __init__(self, contender: Contender, seed: int) -> None:
+    def __init__(self, contender: Contender, seed: int, company: str = COMPANY) -> None:
         self.contender = contender
         self.seed = seed
+        self.company = company
         self.sizes: Mapping[str, int] = {}
 
     def open(self, place: Place) -> None:
         self.place = place
+        own = "" if self.company == COMPANY else f"-{self.company}"
+        self.name = f"{self.contender.name}-generator{own}"
         self.process = place.start(
-            f"{self.contender.name}-generator",
+            self.name,
             [sys.executable, "-m", "bench.generator"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        about = {"company": COMPANY, "user": USER, "seed": self.seed, "token": place.token(COMPANY, USER)}
+        about = {"company": self.company, "user": USER, "seed": self.seed, "token": place.token(self.company, USER)}
         tell(self.process, about | {"url": place.address(self.contender.name, self.contender.local)})
 
     def begin(self, load: Load, dues_ns: list[int], streams: tuple[int, int] | None = None) -> None:
@@ -136,4 +142,4 @@ class Driver:
 
     def end(self) -> dict[str, Any]:
         """What the round showed; the fields are those of `answers.Round`."""
-        return hear(self.process, self.place, f"{self.contender.name}-generator")
+        return hear(self.process, self.place, self.name)

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.answers import judge
-from bench.load import CROWDS, LOADS, QUIET, STEADY, Crowd, Planned, Stream
+from bench.load import CROWDS, LOADS, QUIET, SIZED, STEADY, Crowd, Planned, Stream
 from bench.raw_local import LocalConnection, named
 from bench.raw_nats import Connection, Message
 from engine.contract.names import PREDICTIONS_SUBJECT, REJECTIONS_SUBJECT
@@ -111,7 +111,7 @@ def main() -> None:
     connection = connected(about)
     crowds = {load.name: Crowd(load, *of_all) for load in CROWDS}
     streams: dict[str, Stream | Crowd] = {
-        load.name: Stream(load, *of_all, wrap=connection.wrap) for load in (*LOADS, QUIET, STEADY)
+        load.name: Stream(load, *of_all, wrap=connection.wrap) for load in (*LOADS, QUIET, STEADY, *SIZED)
     }
     streams |= crowds
     for line in sys.stdin:

@@ -49,6 +49,7 @@ LOADS = (BATCHES, SINGLES)
 STEADY = Load("steady", 200, 1)
 QUIET = Load("quiet", 40, 1)
 CROWDS = (Load("crowd", 10, 10), Load("crowd-minutes", 10, 10))  # of each stream; ten vectors a second a key
+SIZED = tuple(Load(f"sized-{vectors}", 50, vectors) for vectors in (1, 4, 16, 64))
 FLOODS = (Load("flood-singles", 5000, 1), Load("flood-batches", 100, 64))  # either is many times what two cores answer
 
 
