@@ -38,12 +38,11 @@ def summary(rows: Row) -> Summary:
     (32, 70000)
     """
     count = int(rows["buckets"].sum())
-    found: dict[float, int | None] = {
-        percent: round(quantiles(rows, [percent / 100.0])[0])
-        if count - math.ceil(count * percent / 100.0) >= BEYOND_MIN
-        else None
-        for percent in PERCENTILES
-    }
+    found: dict[float, int | None] = {}
+    for percent in PERCENTILES:
+        rank = math.ceil(round(count * percent / 100.0, 6))  # nearest rank, as bench.figures has it
+        beyond = count - rank
+        found[percent] = round(quantiles(rows, [(rank - 0.5) / count])[0]) if beyond >= BEYOND_MIN else None
     return Summary(count, found, int(rows["max_ns"].max()))
 
 
