@@ -74,7 +74,7 @@ class Measure(NamedTuple):
 class Bench:
     """One run. `found` holds each point's measures."""
 
-    def __init__(self, seed: int, part_s: float) -> None:
+    def __init__(self, seed: int, part_s: float, wanted: Sequence[str]) -> None:
         by_name = {each.name: each for each in CONTENDERS}
         engine = replace(by_name["engine"], sections=LIMITS)
         self.contenders = [
@@ -82,10 +82,12 @@ class Bench:
             Contender(TWO, "the same with two workers", False, engine.start, workers=2, sections=LIMITS),
             by_name[BASE],
         ]
+        self.found: dict[Point, list[Measure]] = {point: [] for point in points() if point.of in wanted}
+        asked_for = {point.contender for point in self.found}
+        self.contenders = [each for each in self.contenders if each.name in asked_for]
         self.place = Place([each.name for each in self.contenders])
         self.seed, self.part_s, self.draw = seed, part_s, random.Random(seed)
         self.drivers: dict[tuple[str, int], Driver] = {}
-        self.found: dict[Point, list[Measure]] = {point: [] for point in points()}
 
     def open(self) -> None:
         self.place.open()
@@ -177,12 +179,13 @@ def as_text(found: Mapping[Point, Sequence[Measure]]) -> str:
 
 
 def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--of", nargs="+", choices=list(TITLES), default=list(TITLES), help="only these")
     parser.add_argument("--part", type=float, default=3.0, metavar="S", help="of a point in a round (default: 3)")
 
 
 def main(words: Sequence[str] | None = None) -> int:
     arguments = asked("scaling", __doc__.split("\n")[0], 3, "each point once", words, options)
-    bench = Bench(arguments.seed, arguments.part)
+    bench = Bench(arguments.seed, arguments.part, arguments.of)
     try:
         facts = about(arguments, run(bench, arguments.rounds))
     except TickpathError as error:
@@ -195,7 +198,7 @@ def main(words: Sequence[str] | None = None) -> int:
         for point, measures in bench.found.items()
     ]
     write(arguments.results, {"benchmark": "scaling", **facts, "part_s": arguments.part, "points": result})
-    for of in TITLES:
+    for of in arguments.of:
         (arguments.results / f"scaling-{of}.svg").write_text(plot(bench.found, of, facts))
     return 0
 

@@ -15,7 +15,7 @@ def test_percentiles_are_the_lists_own_to_a_part_in_64():
     assert (told.messages, told.max_ns) == (20_000, max(values))
     for percent in PERCENTILES:
         assert told.percentiles_ns[percent] == pytest.approx(percentile(sorted(values), percent), rel=1 / 64)
-    assert middle_ns(row_of(values)) == told.percentiles_ns[50.0]
+    assert middle_ns(row_of(values)) == pytest.approx(told.percentiles_ns[50.0], abs=1)
 
 
 def test_too_few_observations_have_no_percentile():

@@ -9,7 +9,6 @@ import pytest
 
 from bench.load import CROWDS, MINUTE_NS, Crowd
 from bench.overload import recovery_ns
-from bench.scaling import TITLES, points
 
 SEED = "5"
 
@@ -75,12 +74,13 @@ def test_the_local_bus_is_measured_beside_an_echo_of_its_own(tmp_path):
         assert "no answer" not in load["contenders"]["engine"]["problems"]
 
 
-def test_scaling_has_a_plot_for_each_question(tmp_path):
-    done, found = ran("scaling", tmp_path, "--rounds", "1", "--part", "0.5")
+def test_scaling_has_its_points_and_a_plot(tmp_path):
+    done, found = ran("scaling", tmp_path, "--rounds", "1", "--part", "0.5", "--of", "vectors")
     assert done.returncode == 0, done.stderr
-    assert len(found["points"]) == len(points())
-    for of in TITLES:
-        assert (tmp_path / f"scaling-{of}.svg").read_text().startswith("<svg ")
+    assert [(each["x"], each["contender"]) for each in found["points"]] == [
+        (vectors, who) for vectors in (1, 4, 16, 64) for who in ("engine", "plain-remembering")
+    ]
+    assert (tmp_path / "scaling-vectors.svg").read_text().startswith("<svg ")
 
 
 def test_a_crowd_takes_turns_and_closes_a_minute_with_each_vector_where_it_is_to():
