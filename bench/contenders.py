@@ -77,7 +77,7 @@ def start_plain(contender: Contender, place: Place, sizes: Mapping[str, int]) ->
 
 
 def start_engine(contender: Contender, place: Place, sizes: Mapping[str, int]) -> None:
-    port = _free_port()
+    port = free_port()
     configuration = place.folder / f"{contender.name}.toml"
     address = place.address(contender.name, contender.local)
     bus = f'[bus.local]\npath = "{address}"' if contender.local else f'[bus.nats]\nurl = "{address}"'
@@ -98,7 +98,7 @@ def start_engine(contender: Contender, place: Place, sizes: Mapping[str, int]) -
     place.wait_http(contender.name, f"{place.http[contender.name]}/v2/health/ready")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
