@@ -25,6 +25,7 @@ class Round:
     """What a round showed. Lists are in the order of the messages, without those that have no answer."""
 
     latencies_ns: list[int] = field(default_factory=list)  # from due to the last byte of the answer
+    due_ns: list[int] = field(default_factory=list)  # CLOCK_MONOTONIC
     late_ns: list[int] = field(default_factory=list)  # from due to the bytes' leaving, a part of the above
     answer_bytes: list[int] = field(default_factory=list)
     engine_ms: list[float] = field(default_factory=list)  # what the service says of itself in its answers
@@ -75,6 +76,7 @@ def judge(
         if wrong:
             found.problems[wrong] += 1
         found.latencies_ns.append(arrived_ns - each.due_ns)
+        found.due_ns.append(each.due_ns)
         found.late_ns.append(sent_ns[each.name] - each.due_ns)
         found.answer_bytes.append(len(message.body))
     for answers in by_name.values():

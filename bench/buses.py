@@ -66,7 +66,7 @@ class Bench:
                 if name not in (BASE, SAME)
                 else ""
             )
-            contender = Contender(name, words, False, start_engine, kafka)
+            contender = Contender(name, words, False, start_engine, sections=kafka)
             contender.start(contender, self.place, {})
             driver = self.drivers[name] = Driver(contender, self.seed)
             driver.open(self.place)

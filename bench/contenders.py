@@ -24,9 +24,9 @@ ENGINE = """\
 [engine]
 name = "bench-{name}-{pid}"
 device = "cpu"
+workers = {workers}
 
-[bus.nats]
-url = "{url}"
+{bus}
 
 [auth]
 algorithms = ["EdDSA"]
@@ -52,6 +52,8 @@ class Contender:
     words: str
     is_echo: bool
     start: Callable[["Contender", Place, Mapping[str, int]], None]
+    local: bool = False  # over the local bus
+    workers: int = 0  # of an engine; 0: as many as it takes by itself
     sections: str = ""  # of an engine's configuration, beside those that all have
 
 
@@ -75,13 +77,16 @@ def start_plain(contender: Contender, place: Place, sizes: Mapping[str, int]) ->
 
 
 def start_engine(contender: Contender, place: Place, sizes: Mapping[str, int]) -> None:
-    port = _free_port()
+    port = free_port()
     configuration = place.folder / f"{contender.name}.toml"
+    address = place.address(contender.name, contender.local)
+    bus = f'[bus.local]\npath = "{address}"' if contender.local else f'[bus.nats]\nurl = "{address}"'
     configuration.write_text(
         ENGINE.format(
             name=contender.name,
             pid=os.getpid(),
-            url=place.url(contender.name),
+            workers=contender.workers or '"auto"',
+            bus=bus,
             jwks=place.keys.public,
             folder=place.folder,
             port=port,
@@ -93,7 +98,7 @@ def start_engine(contender: Contender, place: Place, sizes: Mapping[str, int]) -
     place.wait_http(contender.name, f"{place.http[contender.name]}/v2/health/ready")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -111,27 +116,30 @@ CONTENDERS = (
 class Driver:
     """A contender's generator, seen from the benchmark. `open`, then for each round `begin` and `end`."""
 
-    def __init__(self, contender: Contender, seed: int) -> None:
+    def __init__(self, contender: Contender, seed: int, company: str = COMPANY) -> None:
         self.contender = contender
         self.seed = seed
+        self.company = company
         self.sizes: Mapping[str, int] = {}
 
     def open(self, place: Place) -> None:
         self.place = place
+        own = "" if self.company == COMPANY else f"-{self.company}"
+        self.name = f"{self.contender.name}-generator{own}"
         self.process = place.start(
-            f"{self.contender.name}-generator",
+            self.name,
             [sys.executable, "-m", "bench.generator"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        about = {"company": COMPANY, "user": USER, "seed": self.seed, "token": place.token(COMPANY, USER)}
-        tell(self.process, about | {"url": place.url(self.contender.name)})
+        about = {"company": self.company, "user": USER, "seed": self.seed, "token": place.token(self.company, USER)}
+        tell(self.process, about | {"url": place.address(self.contender.name, self.contender.local)})
 
-    def begin(self, load: Load, dues_ns: list[int]) -> None:
-        """The round's messages, each with the time of CLOCK_MONOTONIC at which it is due."""
+    def begin(self, load: Load, dues_ns: list[int], streams: tuple[int, int] | None = None) -> None:
+        """The round's messages, each with the time of CLOCK_MONOTONIC at which it is due; which streams' of a crowd."""
         echo_bytes = self.sizes[load.name] if self.contender.is_echo else None
-        tell(self.process, {"load": load.name, "dues_ns": dues_ns, "echo_bytes": echo_bytes})
+        tell(self.process, {"load": load.name, "dues_ns": dues_ns, "echo_bytes": echo_bytes, "streams": streams})
 
     def end(self) -> dict[str, Any]:
         """What the round showed; the fields are those of `answers.Round`."""
-        return hear(self.process, self.place, f"{self.contender.name}-generator")
+        return hear(self.process, self.place, self.name)

@@ -17,10 +17,12 @@ import select
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from bench.answers import judge
-from bench.load import LOADS, QUIET, STEADY, Planned, Stream
+from bench.load import CROWDS, LOADS, QUIET, SIZED, STEADY, Crowd, Planned, Stream
+from bench.raw_local import LocalConnection, named
 from bench.raw_nats import Connection, Message
 from engine.contract.names import PREDICTIONS_SUBJECT, REJECTIONS_SUBJECT
 
@@ -30,9 +32,10 @@ PR_SET_TIMERSLACK = 29
 
 now_ns = time.monotonic_ns
 Arrivals = list[tuple[int, Message]]
+Bus = Connection | LocalConnection
 
 
-def take(connection: Connection, arrivals: Arrivals) -> None:
+def take(connection: Bus, arrivals: Arrivals) -> None:
     """Whatever is there; the time is that of the read, before any parsing."""
     try:
         data = connection.read(socket.MSG_DONTWAIT)
@@ -42,7 +45,7 @@ def take(connection: Connection, arrivals: Arrivals) -> None:
     arrivals.extend((at_ns, message) for message in connection.parse(data))
 
 
-def read_until(connection: Connection, due_ns: int, arrivals: Arrivals) -> None:
+def read_until(connection: Bus, due_ns: int, arrivals: Arrivals) -> None:
     """Takes what comes until `due_ns`: asleep at first, spinning at last."""
     sockets = [connection.socket]
     while (left_ns := due_ns - now_ns()) > 0:
@@ -51,13 +54,13 @@ def read_until(connection: Connection, due_ns: int, arrivals: Arrivals) -> None:
         take(connection, arrivals)
 
 
-def send_all(connection: Connection, planned: list[Planned]) -> tuple[dict[str, int], Arrivals]:
+def send_all(connection: Bus, planned: list[Planned]) -> tuple[dict[str, int], Arrivals]:
     """When each message had left, and what came back until the last answer, or the end of the grace."""
     sent_ns: dict[str, int] = {}
     arrivals: Arrivals = []
     for each in planned:
         read_until(connection, each.due_ns, arrivals)
-        connection.socket.sendall(each.wire)
+        connection.send(each.wire)
         sent_ns[each.name] = now_ns()
     give_up_ns = now_ns() + GRACE_NS
     while len(arrivals) < len(planned) and now_ns() < give_up_ns:
@@ -66,7 +69,7 @@ def send_all(connection: Connection, planned: list[Planned]) -> tuple[dict[str, 
     return sent_ns, arrivals
 
 
-def run_round(connection: Connection, stream: Stream, dues_ns: list[int], echo_bytes: int | None) -> dict[str, Any]:
+def run_round(connection: Bus, stream: Stream | Crowd, dues_ns: list[int], echo_bytes: int | None) -> dict[str, Any]:
     """One round: made, sent, judged."""
     strays: Arrivals = []
     take(connection, strays)  # an answer of an earlier round that came twice, or after its grace
@@ -79,25 +82,42 @@ def run_round(connection: Connection, stream: Stream, dues_ns: list[int], echo_b
     sent_ns, arrivals = send_all(connection, planned)
     used_s, wall_s = time.process_time() - begun_s, (now_ns() - begun_ns) / 1e9
     gc.enable()
-    found = judge(planned, sent_ns, strays + arrivals, echo_bytes)
+    arrived = strays + arrivals
+    if isinstance(connection, LocalConnection):
+        arrived = named(arrived, [each.name for each in planned], echo_bytes is not None)
+    found = judge(planned, sent_ns, arrived, echo_bytes)
     found.minutes_closed, found.generator_s, found.wall_s = stream.minutes_closed - closed, used_s, wall_s
     return vars(found)
+
+
+def connected(about: Mapping[str, Any]) -> Bus:
+    """To NATS by its URL, to a local bus by its path."""
+    company = about["company"]
+    if about["url"].startswith("/"):
+        local = LocalConnection(about["url"])
+        local.open(company, about["user"], about["token"])
+        return local
+    connection = Connection(about["url"], "generator")
+    connection.open()
+    for subject in (f"{PREDICTIONS_SUBJECT}.{company}.>", f"{REJECTIONS_SUBJECT}.{company}.>", REJECTIONS_SUBJECT):
+        connection.subscribe(subject)
+    return connection
 
 
 def main() -> None:
     ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)  # select() wakes within microseconds, not within 50
     about = json.loads(sys.stdin.readline())
-    company = about["company"]
-    connection = Connection(about["url"], "generator")
-    connection.open()
-    for subject in (f"{PREDICTIONS_SUBJECT}.{company}.>", f"{REJECTIONS_SUBJECT}.{company}.>", REJECTIONS_SUBJECT):
-        connection.subscribe(subject)
-    streams = {
-        load.name: Stream(load, company, about["user"], about["token"], about["seed"])
-        for load in (*LOADS, QUIET, STEADY)
+    of_all = (about["company"], about["user"], about["token"], about["seed"])
+    connection = connected(about)
+    crowds = {load.name: Crowd(load, *of_all) for load in CROWDS}
+    streams: dict[str, Stream | Crowd] = {
+        load.name: Stream(load, *of_all, wrap=connection.wrap) for load in (*LOADS, QUIET, STEADY, *SIZED)
     }
+    streams |= crowds
     for line in sys.stdin:
         job = json.loads(line)
+        if job["load"] in crowds:
+            crowds[job["load"]].use(*job["streams"])
         found = run_round(connection, streams[job["load"]], job["dues_ns"], job["echo_bytes"])
         print(json.dumps(found), flush=True)
     connection.close()

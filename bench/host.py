@@ -94,3 +94,8 @@ def used_s(roots: Iterable[int]) -> float:
         total += spent.get(pid, 0.0)
         todo += children.get(pid, [])
     return total
+
+
+def private_bytes(pid: int) -> int:
+    """Memory of a process that no file stands behind."""
+    return int(_of_file(Path(f"/proc/{pid}/status"), "RssAnon", ":").split()[0]) << 10

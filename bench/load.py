@@ -10,10 +10,11 @@ times at which the messages are due.
 import math
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.raw_nats import publication
-from engine.client.sender import Sender
+from bench.raw_nats import Connection
+from engine.client.sender import Message, Sender
 from engine.contract.ml.feature_vectors_pb2 import FeatureVector
 
 SYMBOLS = ("EURUSD", "GBPUSD", "USDJPY", "AUDUSD", "NZDUSD", "USDCAD", "USDCHF", "EURGBP", "EURJPY", "XAUUSD")
@@ -22,6 +23,7 @@ MINUTE_BP = 1.0  # standard deviation of a minute's move
 TICK_BP = 0.1  # of a vector's
 SPREAD_BP = 0.5
 MINUTE_NS = 60_000_000_000
+DAYS_AGO_NS = 5 * 24 * 60 * MINUTE_NS
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ SINGLES = Load("singles", 500, 1)
 LOADS = (BATCHES, SINGLES)
 STEADY = Load("steady", 200, 1)
 QUIET = Load("quiet", 40, 1)
+CROWDS = (Load("crowd", 10, 10), Load("crowd-minutes", 10, 10))  # of each stream; ten vectors a second a key
+SIZED = tuple(Load(f"sized-{vectors}", 50, vectors) for vectors in (1, 4, 16, 64))
 FLOODS = (Load("flood-singles", 5000, 1), Load("flood-batches", 100, 64))  # either is many times what two cores answer
 
 
@@ -76,12 +80,25 @@ class Prices:
 
 
 class Stream:
-    """One load's messages of one producer."""
+    """One load's messages of one producer. `minutes`: each vector is of the next minute, from some days ago on."""
 
-    def __init__(self, load: Load, company: str, user: str, token: str, seed: int) -> None:
+    def __init__(
+        self,
+        load: Load,
+        company: str,
+        user: str,
+        token: str,
+        seed: int,
+        name: str = "",
+        minutes: bool = False,
+        wrap: Callable[[Message], bytes] = Connection.wrap,
+    ) -> None:
         self.load = load
+        self._wrap = wrap
+        self.minutes = minutes
         self._unix_ns = time.time_ns()
-        self.sender = Sender(company, user, load.name, token, clock=lambda: self._unix_ns)
+        self._event_ns = self._unix_ns - DAYS_AGO_NS
+        self.sender = Sender(company, user, name or load.name, token, clock=lambda: self._unix_ns)
         self.minutes_closed = 0  # by a vector that was the first of the next minute
         self._symbols = SYMBOLS + tuple(f"SYMBOL{n}" for n in range(len(SYMBOLS), load.vectors))
         self._prices = {symbol: Prices(symbol, seed) for symbol in self._symbols}
@@ -91,15 +108,16 @@ class Stream:
     def plan(self, due_ns: int, unix_ns: int) -> Planned:
         """The next message, as it is to leave at `due_ns`, which is `unix_ns` by the calendar."""
         self._unix_ns = unix_ns
+        self._event_ns = self._event_ns + MINUTE_NS if self.minutes else unix_ns
         known = len(self._symbols)
         symbols = tuple(self._symbols[(self._turn + n) % known] for n in range(self.load.vectors))
         self._turn = (self._turn + self.load.vectors) % known
         message = self.sender.features(self._vector(symbol) for symbol in symbols)
-        return Planned(due_ns, message.name, symbols, publication(message.subject, message.name, message.body))
+        return Planned(due_ns, message.name, symbols, self._wrap(message))
 
     def _vector(self, symbol: str) -> FeatureVector:
-        prices, minute = self._prices[symbol], self._unix_ns // MINUTE_NS
-        vector = FeatureVector(symbol=symbol, timestamp_ns=self._unix_ns)
+        prices, minute = self._prices[symbol], self._event_ns // MINUTE_NS
+        vector = FeatureVector(symbol=symbol, timestamp_ns=self._event_ns)
         if symbol not in self._minute:
             vector.price_history.mid_prices.extend(prices.history)
         elif minute > self._minute[symbol]:
@@ -111,3 +129,30 @@ class Stream:
         quote.bid, quote.ask, quote.spread, quote.mid_price = mid - half, mid + half, 2 * half, mid
         vector.cross_asset.correlation_scores.extend(0.1 * n for n in range(1, 6))
         return vector
+
+
+class Crowd:
+    """As many streams as a rate needs, all of one company, their messages one after another."""
+
+    def __init__(self, load: Load, company: str, user: str, token: str, seed: int) -> None:
+        self.load = load
+        self.minutes_closed = 0
+        self._of_all = (company, user, token, seed)
+        self._streams: list[Stream] = []
+        self._begin, self._turn = 0, 0
+
+    def use(self, begin: int, end: int) -> None:
+        """The next messages are of the streams from `begin` up to `end`, in turn."""
+        company, user, token, seed = self._of_all
+        for n in range(len(self._streams), end):
+            name, minutes = f"{self.load.name}-{n}", self.load is CROWDS[1]
+            self._streams.append(Stream(self.load, company, user, token, seed + n, name, minutes))
+        self._begin, self._count, self._turn = begin, end - begin, 0
+
+    def plan(self, due_ns: int, unix_ns: int) -> Planned:
+        stream = self._streams[self._begin + self._turn % self._count]
+        self._turn += 1
+        closed = stream.minutes_closed
+        planned = stream.plan(due_ns, unix_ns)
+        self.minutes_closed += stream.minutes_closed - closed
+        return planned

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from engine.client.sender import Message as Sent
+
 RECEIVE_BYTES = 1 << 16
 HEADER_LINE = b"NATS/1.0\r\n"
 NAME_HEADER = b"Nats-Msg-Id: "
@@ -140,6 +142,14 @@ class Connection:
         while self._parser.pongs < waited:
             found = self.receive()
             assert not found, f"{self.url}: expected no messages yet, found {len(found)}"
+
+    @staticmethod
+    def wrap(message: Sent) -> bytes:
+        """Ready for the socket."""
+        return publication(message.subject, message.name, message.body)
+
+    def send(self, wire: bytes) -> None:
+        self.socket.sendall(wire)
 
     def receive(self, flags: int = 0) -> list[Message]:
         """What arrived; waits for bytes, unless MSG_DONTWAIT is among the flags (then BlockingIOError)."""

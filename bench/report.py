@@ -84,7 +84,7 @@ class Measured:
 
 def as_text(measured: Measured, contenders: Sequence[Contender], about: dict[str, Any]) -> str:
     lines = [
-        "wire to wire: from the time a message was due to the last byte of its whole answer, over one nats-server",
+        f"wire to wire: from the time a message was due to the last byte of its whole answer, over {about['over']}",
         f"seed {about['seed']}, {about['seconds']:g} s of load; enterprise tier, windows full, models of models/",
         host.line(about["host"]),
         f"cores busy with other work meanwhile: {measured.others_cores:.2f}{_disturbed(measured)}",
@@ -207,13 +207,31 @@ def as_json(measured: Measured, contenders: Sequence[Contender], about: dict[str
         )
     idle = {each.name: measured.idle_share(each.name) for each in contenders}
     return {
-        "benchmark": "wire",
         **about,
+        "figures": figures(measured),
         "goal": GOAL,
         "others_cores": round(measured.others_cores, 3),
         "idle_cores": idle,
         "loads": loads,
     }
+
+
+def figures(measured: Measured) -> dict[str, Any]:
+    """The engine's percentiles beside the echo's."""
+    found: dict[str, Any] = {}
+    for load in LOADS:
+        told = {
+            name: summarise(measured.parts[name, load.name].of("latencies_ns")).percentiles_ns
+            for name in ("engine", "echo")
+            if (name, load.name) in measured.parts and not measured.problems(name, load)
+        }
+        for percent in (50.0, 99.0):
+            key = f"{load.name}_p{percent:g}"
+            if len(told) == 2:
+                found[key] = {"measured": told["engine"][percent], "baseline": told["echo"][percent]}
+            else:
+                found[key] = {"measured": None, "why": "no figure: not all was answered well"}
+    return found
 
 
 def _part_json(measured: Measured, part: Part, contender: Contender, load: Load) -> dict[str, Any]:

@@ -79,6 +79,10 @@ class Place:
     def url(self, account: str) -> str:
         return f"nats://{account}:bench@127.0.0.1:{self.port}"
 
+    def address(self, account: str, local: bool) -> str:
+        """Of a contender's bus: the path of its socket, or where it is heard at nats-server."""
+        return str(self.folder / f"{account}.sock") if local else self.url(account)
+
     def token(self, company: str, user: str) -> str:
         """An hour's token of the highest tier."""
         return sign(

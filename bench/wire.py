@@ -137,28 +137,39 @@ def measure(contenders: Sequence[Contender], seconds: float, seed: int) -> Measu
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.wire", description=__doc__.split("\n")[0])
-    known = [each.name for each in CONTENDERS]
+    return course("wire", "one nats-server", CONTENDERS, __doc__, words)
+
+
+def course(name: str, over: str, contenders: Sequence[Contender], doc: str, words: Sequence[str] | None) -> int:
+    """A whole benchmark of this kind, from its command line to its exit status."""
+    parser = argparse.ArgumentParser(prog=f"python -m bench.{name}", description=doc.split("\n")[0])
+    known = [each.name for each in contenders]
     parser.add_argument(
         "--seconds", type=float, default=180.0, help="of load, beside starts and warm-up (default: 180)"
     )
     parser.add_argument("--seed", type=int, default=None, help="of prices and turns (default: drawn, and printed)")
     parser.add_argument("--only", nargs="+", choices=known, default=known, metavar="NAME", help=", ".join(known))
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of wire.json")
+    parser.add_argument("--results", type=Path, default=RESULTS, help=f"folder of {name}.json")
     arguments = parser.parse_args(words)
     seed = random.SystemRandom().randrange(1 << 32) if arguments.seed is None else arguments.seed
-    contenders = [each for each in CONTENDERS if each.name in arguments.only]
+    asked = [each for each in contenders if each.name in arguments.only]
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that everything is ended, too
     try:
-        measured = measure(contenders, arguments.seconds, seed)
+        measured = measure(asked, arguments.seconds, seed)
     except TickpathError as error:
-        print(f"bench.wire: {error}", file=sys.stderr)
+        print(f"bench.{name}: {error}", file=sys.stderr)
         return 1
-    about: dict[str, Any] = {"seed": seed, "seconds": arguments.seconds, "host": host.describe()}
-    print(as_text(measured, contenders, about))
+    about: dict[str, Any] = {
+        "benchmark": name,
+        "over": over,
+        "seed": seed,
+        "seconds": arguments.seconds,
+        "host": host.describe(),
+    }
+    print(as_text(measured, asked, about))
     arguments.results.mkdir(parents=True, exist_ok=True)
-    (arguments.results / "wire.json").write_text(json.dumps(as_json(measured, contenders, about)) + "\n")
-    return 1 if any(measured.problems(each.name, load) for each in contenders for load in LOADS) else 0
+    (arguments.results / f"{name}.json").write_text(json.dumps(as_json(measured, asked, about)) + "\n")
+    return 1 if any(measured.problems(each.name, load) for each in asked for load in LOADS) else 0
 
 
 if __name__ == "__main__":

@@ -164,6 +164,7 @@ class Stage(IntEnum):
     ENGINE = 4  # received -> handed to the bus
     CONFIRM = 5  # handed to the bus -> confirmed
     BUS_LAG = 6  # first copy of a message -> the same one by another bus
+    WORKER = 7  # taken -> answered, of an input's last vector: with EGRESS a part of the same input's ENGINE
 
 
 class Seat(NamedTuple):

@@ -19,6 +19,7 @@ COMMANDS = {
     "feed": ("engine.cli.feed", "send price bars as feature vectors"),
     "replay": ("engine.cli.replay", "answer a recorded input again, to the bit"),
     "explain": ("engine.cli.explain", "say how one answer on a tape came about"),
+    "top": ("engine.cli.top", "where the time of a vector goes in a running engine, live"),
     "demo": ("engine.cli.demo", "the engine on bundled market data, without any server"),
     "token": ("engine.cli.token", "make a signed token, or a key pair, for trying things out"),
 }

@@ -65,12 +65,16 @@ class Scraper:
         self._time_s = 0.0
 
     def look(self) -> Look:
+        return self.look_closer()[0]
+
+    def look_closer(self) -> tuple[Look, Samples]:
+        """The same with all that `/metrics` says; no samples where there is no answer."""
         try:
             status: dict[str, Any] = orjson.loads(ask(self.url, "/health")[1])
             samples = parse(ask(self.url, "/metrics")[1].decode())
         except (OSError, ValueError):
-            return NOTHING
-        return Look(status["status"], stages(samples), self._processes(samples))
+            return NOTHING, {}
+        return Look(status["status"], stages(samples), self._processes(samples)), samples
 
     def _processes(self, samples: Samples) -> list[Process]:
         now_s, passed_s = time.monotonic(), time.monotonic() - self._time_s

@@ -54,7 +54,7 @@ def frame(scene: Scene, width: int = WIDTH) -> RenderableType:
     """At this many columns."""
     accounts: list[Account] = scene.books.get("accounts", [])
     lower = Table.grid(padding=(0, 3, 0, 0))
-    lower.add_row(_latencies(scene), _processes(scene.look))
+    lower.add_row(_latencies(scene), processes(scene.look))
     horizons = HORIZONS if width >= WIDTH else FEW_HORIZONS
     companies = [part for account in accounts for part in _company(account, horizons)]
     note = Text(NOTE, QUIET, no_wrap=True, overflow="crop")
@@ -165,7 +165,7 @@ def _latencies(scene: Scene) -> Table:
     return table
 
 
-def _processes(look: Look) -> Table:
+def processes(look: Look) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
     for width, justify in ((10, "left"), (7, "left"), (6, "right"), (4, "right"), (8, "right")):
         table.add_column(width=width, justify=justify, no_wrap=True)  # type: ignore[arg-type]

@@ -84,6 +84,7 @@ STAGES: dict[Stage, str] = {
     Stage.ENGINE: "egress",
     Stage.CONFIRM: "egress",
     Stage.BUS_LAG: "ingress",
+    Stage.WORKER: "egress",
 }
 
 

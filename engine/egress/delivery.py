@@ -85,7 +85,7 @@ class Delivery:
         self.something_sent = asyncio.Event()
         self._unconfirmed: list[Pending] = []  # on NATS
         self._on_kafka: deque[Pending] = deque()
-        self._stages = {stage: shared.stage(EGRESS, stage) for stage in (Stage.EGRESS, Stage.ENGINE, Stage.CONFIRM)}
+        self._stages = {stage: shared.stage(EGRESS, stage) for stage in Stage}
 
     @property
     def idle(self) -> bool:
@@ -324,8 +324,8 @@ class Delivery:
     def _note_sent(self, pending: Pending, answer: Answer) -> None:
         now, gathered = time.monotonic_ns(), pending.gathered
         if pending.sent_ns == 0:
-            self._stages[Stage.EGRESS].record(now - int(gathered.slots[-1]["answered_ns"]))
-            self._stages[Stage.ENGINE].record(now - int(gathered.record.head["received_ns"]))
+            for stage, ns in gathered.spans_ns(now).items():
+                self._stages[stage].record(ns)
             self.counters[Count.SENT] += 1
             self.counters[Count.SENT_BYTES] += len(answer.body)
         pending.sent_ns = now

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine import records
+from engine.shared import Stage
 from fastpath.ring import ByteRing, Ring
 
 
@@ -26,6 +27,16 @@ class Gathered:
     position: int
     slots: list[np.void]
     record: records.Record
+
+    def spans_ns(self, sent_ns: int) -> dict[Stage, int]:
+        """Where its time went, by its last slot's stamps. What ENGINE has beyond the others is the way to a worker."""
+        received_ns = int(self.record.head["received_ns"])
+        taken_ns, answered_ns = int(self.slots[-1]["taken_ns"]), int(self.slots[-1]["answered_ns"])
+        return {
+            Stage.WORKER: answered_ns - taken_ns,
+            Stage.EGRESS: sent_ns - answered_ns,
+            Stage.ENGINE: sent_ns - received_ns,
+        }
 
 
 class Gatherer:

@@ -11,7 +11,7 @@ from bench.report import Measured, as_json, as_text
 from bench.wire import main, measure
 
 ECHOES = [each for each in CONTENDERS if each.is_echo]
-ABOUT = {"seed": 5, "seconds": 2.0}
+ABOUT = {"seed": 5, "seconds": 2.0, "over": "one nats-server"}
 
 
 def test_echo_beside_echo_gives_figures_for_both_loads(tmp_path, capsys):

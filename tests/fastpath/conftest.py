@@ -5,7 +5,6 @@ its own; processes that the tests start with that folder before the project on t
 What must stay true: the build that the engine runs is never touched.
 """
 
-import importlib.util
 import os
 import random
 import shutil
@@ -18,36 +17,9 @@ from types import ModuleType
 import pytest
 from shared_file import SharedFile
 
+from bench.compiled import build, module
+
 ROOT = Path(__file__).resolve().parents[2]
-
-BUILD = """
-import sys
-from Cython.Build import cythonize
-from setuptools import Extension, setup
-
-headers, flag, *names = sys.argv[1:]
-extensions = [
-    Extension(name, [name.replace(".", "/") + ".pyx"], include_dirs=[headers],
-              extra_compile_args=["-std=c11", "-O2", "-g0", flag])
-    for name in names
-]
-directives = {"boundscheck": False, "wraparound": False, "cdivision": True}
-setup(name="built-by-tests", packages=[], script_args=["-q", "build_ext", "--inplace"],
-      ext_modules=cythonize(extensions, language_level=3, compiler_directives=directives, quiet=True))
-"""
-
-
-def build(folder: Path, flag: str, *names: str) -> None:
-    """Compiles the folder's Cython modules in place; what they cimport and it lacks is the engine's."""
-    done = subprocess.run(
-        [sys.executable, "-c", BUILD, str(ROOT / "fastpath"), flag, *names],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": f"{folder}:{ROOT}"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"the build of {', '.join(names)} failed:\n{done.stdout}\n{done.stderr}"
 
 
 @pytest.fixture
@@ -85,15 +57,7 @@ def failpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def sleepers(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     """sleepers.pyx, compiled against the engine's own fastpath."""
-    folder = tmp_path_factory.mktemp("sleepers")
-    shutil.copy(Path(__file__).with_name("sleepers.pyx"), folder)
-    build(folder, "-DNDEBUG", "sleepers")
-    spec = importlib.util.spec_from_file_location("sleepers", next(folder.glob("sleepers.*.so")))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module(Path(__file__).with_name("sleepers.pyx"), tmp_path_factory.mktemp("sleepers"))
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""The same model files behind other servers: `python -m bench.peers`."""
