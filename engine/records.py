@@ -5,6 +5,8 @@ again after a restart, egress reads names and texts, others observe. What must s
 length is checked against the record's own size before a byte is touched.
 """
 
+import struct
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +18,10 @@ HEAD_BYTES = layout.input_record_dtype.itemsize
 DECISION_BYTES = layout.vector_decision_dtype.itemsize
 TEXTS = ("company", "stream", "user", "correlation", "traceparent", "tracestate", "detail")
 LENGTHS = tuple(f"{name}_bytes" for name in TEXTS)
+FIELDS = layout.input_record_dtype.names
+_CODES = {"u8": "Q", "i8": "q", "u4": "I", "u2": "H", "u1": "B"}
+_FORMAT = "=" + "".join(_CODES[layout.input_record_dtype[name].str[1:]] for name in FIELDS)
+_HEAD = struct.Struct(f"{_FORMAT}{HEAD_BYTES - struct.calcsize(_FORMAT)}x")
 
 
 class Record(NamedTuple):
@@ -33,13 +39,12 @@ class Record(NamedTuple):
     raw: bytes
 
 
-def bytes_needed(decisions: int, texts: list[bytes], raw: bytes) -> int:
+def bytes_needed(decisions: bytes, texts: list[bytes], raw: bytes) -> int:
     """Of a record with these parts, a multiple of 8."""
-    used = HEAD_BYTES + decisions * DECISION_BYTES + sum(map(len, texts)) + len(raw)
-    return (used + 7) & ~7
+    return (HEAD_BYTES + len(decisions) + sum(map(len, texts)) + len(raw) + 7) & ~7
 
 
-def write(area: memoryview, head: np.ndarray, decisions: np.ndarray, texts: list[bytes], raw: bytes) -> None:
+def write(area: memoryview, head: Mapping[str, int], decisions: bytes, texts: list[bytes], raw: bytes) -> None:
     """Fills a claimed area.
 
     Parameters
@@ -47,18 +52,14 @@ def write(area: memoryview, head: np.ndarray, decisions: np.ndarray, texts: list
     area
         `bytes_needed(...)` bytes.
     head
-        `input_record` of shape (1,); the lengths of the parts are set here.
+        Fields of `input_record`, 0 where one is left out; the lengths of the parts are set here.
     texts
         UTF-8, in the order of `TEXTS`.
     """
-    row = head[0]
-    row["bytes"] = len(area)
-    row["raw_bytes"] = len(raw)
-    for name, text in zip(LENGTHS, texts, strict=True):
-        row[name] = len(text)
-    body = b"".join((decisions.tobytes(), *texts, raw))
+    whole = {**head, "bytes": len(area), "raw_bytes": len(raw), **dict(zip(LENGTHS, map(len, texts), strict=True))}
+    body = b"".join((decisions, *texts, raw))
     area[HEAD_BYTES : HEAD_BYTES + len(body)] = body
-    area[:HEAD_BYTES] = head.tobytes()
+    area[:HEAD_BYTES] = _HEAD.pack(*[whole.get(name, 0) for name in FIELDS])
 
 
 def read(inputs: ByteRing, position: int, with_raw: bool = True) -> Record:
