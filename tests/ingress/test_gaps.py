@@ -9,7 +9,6 @@ import nats
 import pytest
 
 from engine.bus.frames import encode as frame
-
 from engine.ingress.admission import Message
 from engine.ingress.gaps import GapWait
 from engine.shared import INGRESS, BusState, Count, Shared
