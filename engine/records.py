@@ -20,14 +20,15 @@ TEXTS = ("company", "stream", "user", "correlation", "traceparent", "tracestate"
 LENGTHS = tuple(f"{name}_bytes" for name in TEXTS)
 FIELDS = layout.input_record_dtype.names
 _CODES = {"u8": "Q", "i8": "q", "u4": "I", "u2": "H", "u1": "B"}
+_ZEROS = dict.fromkeys(FIELDS, 0)  # whose order a head keeps
 _FORMAT = "=" + "".join(_CODES[layout.input_record_dtype[name].str[1:]] for name in FIELDS)
 _HEAD = struct.Struct(f"{_FORMAT}{HEAD_BYTES - struct.calcsize(_FORMAT)}x")
 
 
 class Record(NamedTuple):
-    """A record as read: `head` is an `input_record`, `decisions` its `vector_decision`s, both copies."""
+    """A record as read: `head` has the fields of an `input_record`, `decisions` its `vector_decision`s, a copy."""
 
-    head: np.void
+    head: dict[str, int]
     decisions: np.ndarray
     company: str
     stream: str
@@ -56,10 +57,11 @@ def write(area: memoryview, head: Mapping[str, int], decisions: bytes, texts: li
     texts
         UTF-8, in the order of `TEXTS`.
     """
-    whole = {**head, "bytes": len(area), "raw_bytes": len(raw), **dict(zip(LENGTHS, map(len, texts), strict=True))}
+    lengths = dict(zip(LENGTHS, map(len, texts), strict=True))
+    whole = {**_ZEROS, **head, **lengths, "bytes": len(area), "raw_bytes": len(raw)}
     body = b"".join((decisions, *texts, raw))
     area[HEAD_BYTES : HEAD_BYTES + len(body)] = body
-    area[:HEAD_BYTES] = _HEAD.pack(*[whole.get(name, 0) for name in FIELDS])
+    area[:HEAD_BYTES] = _HEAD.pack(*whole.values())
 
 
 def read(inputs: ByteRing, position: int, with_raw: bool = True) -> Record:
@@ -70,10 +72,9 @@ def read(inputs: ByteRing, position: int, with_raw: bool = True) -> Record:
     RuntimeError
         A length in the record does not fit the record: the arena is corrupt.
     """
-    head = np.frombuffer(inputs.view(position, HEAD_BYTES), layout.input_record_dtype, 1)[0].copy()
-    size, raw_bytes = int(head["bytes"]), int(head["raw_bytes"])
-    decisions_count = int(head["decisions"])
-    lengths = [int(head[name]) for name in LENGTHS]
+    head: dict[str, int] = dict(zip(FIELDS, _HEAD.unpack(inputs.view(position, HEAD_BYTES)), strict=True))
+    size, raw_bytes, decisions_count = head["bytes"], head["raw_bytes"], head["decisions"]
+    lengths = [head[name] for name in LENGTHS]
     end = HEAD_BYTES + decisions_count * DECISION_BYTES + sum(lengths) + raw_bytes
     if not end <= size <= inputs.capacity:
         raise RuntimeError(
@@ -84,6 +85,6 @@ def read(inputs: ByteRing, position: int, with_raw: bool = True) -> Record:
     decisions = np.frombuffer(area[HEAD_BYTES:at], layout.vector_decision_dtype).copy()
     texts = {}
     for name, length in zip(TEXTS, lengths, strict=True):
-        texts[name] = bytes(area[at : at + length]).decode()
+        texts[name] = str(area[at : at + length], "utf-8")
         at += length
     return Record(head, decisions, raw=bytes(area[at : at + raw_bytes]) if with_raw else b"", **texts)

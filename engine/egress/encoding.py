@@ -77,11 +77,11 @@ def encode(slots: list[np.void], record: Record, expired: bool, versions: Versio
         The engine's `service_source`.
     """
     head = record.head
-    kind, epoch, sequence = int(head["kind"]), int(head["epoch"]), int(head["sequence"])
+    kind, epoch, sequence = head["kind"], head["epoch"], head["sequence"]
     subject, name = PREDICTIONS_SUBJECT, f"{engine}/{record.company}/{record.stream}/{epoch}/{sequence}"
     payload: bytes | Answers
     if kind == Kind.VECTOR:
-        engine_ms = (time.monotonic_ns() - int(head["received_ns"])) / 1e6
+        engine_ms = (time.monotonic_ns() - head["received_ns"]) / 1e6
         message_type = "ml_inference"
         payload = Answers(slots, expired, bool(head["late"]), record.stream, engine_ms)
     elif kind == Kind.REJECTION:
@@ -105,11 +105,11 @@ def as_internal(record: Record, detail: str) -> Record:
 
 def _rejection(record: Record) -> Rejection:
     return Rejection(
-        code=Reason(int(record.head["reason"])).code,
+        code=Reason(record.head["reason"]).code,
         detail=record.detail,
         source_id=record.stream,
-        source_epoch=int(record.head["epoch"]),
-        source_sequence=int(record.head["sequence"]),
+        source_epoch=record.head["epoch"],
+        source_sequence=record.head["sequence"],
         company_id=record.company,
         verified=True,
     )

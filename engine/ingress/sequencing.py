@@ -75,7 +75,7 @@ class Sequencer:
         self.tail_position = self.next_position
         for byte_position, _ in inputs.records(inputs.tail, inputs.head):
             record = records.read(inputs, byte_position)
-            position = int(record.head["position"])
+            position = record.head["position"]
             self.tail_position = min(self.tail_position, position)
             if position >= self.next_position:
                 self._publish_slots(record, byte_position)
@@ -254,15 +254,15 @@ class Sequencer:
 
     def _publish_slots(self, record: records.Record, byte_position: int) -> None:
         """After a restart: the slots of a record, where the ring lacks them."""
-        requests = self.shared.requests[int(record.head["worker"])]
-        first, count = int(record.head["requests"]), int(record.head["count"])
+        requests = self.shared.requests[record.head["worker"]]
+        first, count = record.head["requests"], record.head["count"]
         if requests.head >= first + count:
             return
         if record.head["kind"] == Kind.VECTOR:
             read_batch(self.batch, read_envelope(record.raw).payload)
         claimed = requests.claim(count)
         if claimed != first:
-            position = int(record.head["position"])
+            position = record.head["position"]
             raise RuntimeError(
                 f"record {position} belongs at {first} of its ring, which gave {claimed}; the arena is corrupt"
             )
@@ -275,7 +275,7 @@ class Sequencer:
     def _apply_parts(self, head: np.void | dict[str, int], decisions: np.ndarray, company: str, stream: str) -> None:
         """The tables, as the record says; doing it twice is doing it once."""
         rows, states = self.shared.streams, self.shared.stream_states
-        index, position = int(head["stream"]), int(head["position"])
+        index, position = head["stream"], head["position"]
         row = rows[index]
         if not row["taken"] or row["generation"] != head["generation"]:
             row["company"], row["stream"] = company.encode(), stream.encode()
@@ -292,12 +292,12 @@ class Sequencer:
             rows,
             index,
             position,
-            int(head["epoch"]),
-            int(head["sequence"]),
+            head["epoch"],
+            head["sequence"],
             minute,
             head["kind"] == Kind.HEARTBEAT,
         )
-        self.steps.apply(decisions, index, int(head["generation"]), company, position, int(head["received_ns"]))
+        self.steps.apply(decisions, index, head["generation"], company, position, head["received_ns"])
         self.shared.ingress[0]["applied"] = position
 
     def _count_accepted(self, head: dict[str, int], decisions: np.ndarray, late: bool, missing: int) -> None:
