@@ -107,13 +107,17 @@ class Stream:
 
     def plan(self, due_ns: int, unix_ns: int) -> Planned:
         """The next message, as it is to leave at `due_ns`, which is `unix_ns` by the calendar."""
+        symbols, message = self.next(unix_ns)
+        return Planned(due_ns, message.name, symbols, self._wrap(message))
+
+    def next(self, unix_ns: int) -> tuple[tuple[str, ...], Message]:
+        """(its symbols, the message)."""
         self._unix_ns = unix_ns
         self._event_ns = self._event_ns + MINUTE_NS if self.minutes else unix_ns
         known = len(self._symbols)
         symbols = tuple(self._symbols[(self._turn + n) % known] for n in range(self.load.vectors))
         self._turn = (self._turn + self.load.vectors) % known
-        message = self.sender.features(self._vector(symbol) for symbol in symbols)
-        return Planned(due_ns, message.name, symbols, self._wrap(message))
+        return symbols, self.sender.features(self._vector(symbol) for symbol in symbols)
 
     def _vector(self, symbol: str) -> FeatureVector:
         prices, minute = self._prices[symbol], self._event_ns // MINUTE_NS

@@ -16,7 +16,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ import numpy as np
 import onnxruntime
 
 from bench import host
-from bench.figures import Ratio, Summary, ratio, summarise, table
+from bench.figures import Ratio, Summary, microseconds, ratio, summarise, table, timed
 from bench.onnx_file import lstm_file
 from engine.inference.models.recurrent import read_weights
 from fastpath.lanes import Lanes, block_bytes
@@ -118,12 +118,6 @@ class Contest:
         return timed(self.session.run_with_iobinding, self.binding)
 
 
-def timed(function: Callable[..., Any], *arguments: Any) -> int:
-    began = time.perf_counter_ns()
-    function(*arguments)
-    return time.perf_counter_ns() - began
-
-
 def measure(case: Case, seconds: float, rng: np.random.Generator) -> Found:
     """Minutes until the time is up, after a few that count for nothing."""
     contest, closed = Contest(case), rng.normal(0, 1, (STEPS - 1, case.network.inputs)).astype("f4")
@@ -156,10 +150,6 @@ def measure(case: Case, seconds: float, rng: np.random.Generator) -> Found:
         every.append({**times, "right": [1] if right else []})
     every = every[1:] if len(every) > 2 else every
     return Found({name: [each[name] for each in every] for name in WHO}, error, different, compared)
-
-
-def microseconds(value_ns: float | None) -> str:
-    return "-" if value_ns is None else f"{value_ns / 1e3:.2f}"
 
 
 def ratio_to(found: Found, name: str) -> Ratio:

@@ -5,6 +5,8 @@ again after a restart, egress reads names and texts, others observe. What must s
 length is checked against the record's own size before a byte is touched.
 """
 
+import struct
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -16,12 +18,17 @@ HEAD_BYTES = layout.input_record_dtype.itemsize
 DECISION_BYTES = layout.vector_decision_dtype.itemsize
 TEXTS = ("company", "stream", "user", "correlation", "traceparent", "tracestate", "detail")
 LENGTHS = tuple(f"{name}_bytes" for name in TEXTS)
+FIELDS = layout.input_record_dtype.names
+_CODES = {"u8": "Q", "i8": "q", "u4": "I", "u2": "H", "u1": "B"}
+_ZEROS = dict.fromkeys(FIELDS, 0)  # whose order a head keeps
+_FORMAT = "=" + "".join(_CODES[layout.input_record_dtype[name].str[1:]] for name in FIELDS)
+_HEAD = struct.Struct(f"{_FORMAT}{HEAD_BYTES - struct.calcsize(_FORMAT)}x")
 
 
 class Record(NamedTuple):
-    """A record as read: `head` is an `input_record`, `decisions` its `vector_decision`s, both copies."""
+    """A record as read: `head` has the fields of an `input_record`, `decisions` its `vector_decision`s, a copy."""
 
-    head: np.void
+    head: dict[str, int]
     decisions: np.ndarray
     company: str
     stream: str
@@ -33,13 +40,12 @@ class Record(NamedTuple):
     raw: bytes
 
 
-def bytes_needed(decisions: int, texts: list[bytes], raw: bytes) -> int:
+def bytes_needed(decisions: bytes, texts: list[bytes], raw: bytes) -> int:
     """Of a record with these parts, a multiple of 8."""
-    used = HEAD_BYTES + decisions * DECISION_BYTES + sum(map(len, texts)) + len(raw)
-    return (used + 7) & ~7
+    return (HEAD_BYTES + len(decisions) + sum(map(len, texts)) + len(raw) + 7) & ~7
 
 
-def write(area: memoryview, head: np.ndarray, decisions: np.ndarray, texts: list[bytes], raw: bytes) -> None:
+def write(area: memoryview, head: Mapping[str, int], decisions: bytes, texts: list[bytes], raw: bytes) -> None:
     """Fills a claimed area.
 
     Parameters
@@ -47,18 +53,15 @@ def write(area: memoryview, head: np.ndarray, decisions: np.ndarray, texts: list
     area
         `bytes_needed(...)` bytes.
     head
-        `input_record` of shape (1,); the lengths of the parts are set here.
+        Fields of `input_record`, 0 where one is left out; the lengths of the parts are set here.
     texts
         UTF-8, in the order of `TEXTS`.
     """
-    row = head[0]
-    row["bytes"] = len(area)
-    row["raw_bytes"] = len(raw)
-    for name, text in zip(LENGTHS, texts, strict=True):
-        row[name] = len(text)
-    body = b"".join((decisions.tobytes(), *texts, raw))
+    lengths = dict(zip(LENGTHS, map(len, texts), strict=True))
+    whole = {**_ZEROS, **head, **lengths, "bytes": len(area), "raw_bytes": len(raw)}
+    body = b"".join((decisions, *texts, raw))
     area[HEAD_BYTES : HEAD_BYTES + len(body)] = body
-    area[:HEAD_BYTES] = head.tobytes()
+    area[:HEAD_BYTES] = _HEAD.pack(*whole.values())
 
 
 def read(inputs: ByteRing, position: int, with_raw: bool = True) -> Record:
@@ -69,10 +72,9 @@ def read(inputs: ByteRing, position: int, with_raw: bool = True) -> Record:
     RuntimeError
         A length in the record does not fit the record: the arena is corrupt.
     """
-    head = np.frombuffer(inputs.view(position, HEAD_BYTES), layout.input_record_dtype, 1)[0].copy()
-    size, raw_bytes = int(head["bytes"]), int(head["raw_bytes"])
-    decisions_count = int(head["decisions"])
-    lengths = [int(head[name]) for name in LENGTHS]
+    head: dict[str, int] = dict(zip(FIELDS, _HEAD.unpack(inputs.view(position, HEAD_BYTES)), strict=True))
+    size, raw_bytes, decisions_count = head["bytes"], head["raw_bytes"], head["decisions"]
+    lengths = [head[name] for name in LENGTHS]
     end = HEAD_BYTES + decisions_count * DECISION_BYTES + sum(lengths) + raw_bytes
     if not end <= size <= inputs.capacity:
         raise RuntimeError(
@@ -83,6 +85,6 @@ def read(inputs: ByteRing, position: int, with_raw: bool = True) -> Record:
     decisions = np.frombuffer(area[HEAD_BYTES:at], layout.vector_decision_dtype).copy()
     texts = {}
     for name, length in zip(TEXTS, lengths, strict=True):
-        texts[name] = bytes(area[at : at + length]).decode()
+        texts[name] = str(area[at : at + length], "utf-8")
         at += length
     return Record(head, decisions, raw=bytes(area[at : at + raw_bytes]) if with_raw else b"", **texts)

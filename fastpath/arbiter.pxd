@@ -24,3 +24,6 @@ cdef void follow(
     stream_state *states, stream_row *row,
     uint64_t position, uint64_t epoch, uint64_t sequence, int64_t minute, bint heartbeat,
 ) noexcept nogil
+cdef uint64_t added(uint64_t a, uint64_t b) noexcept nogil             # at most 2^64 - 1
+cdef const stream_state *standing(states, rows, uint64_t index) except NULL
+cdef uint64_t gaps_since(const stream_state *state, int64_t oldest_minute) noexcept nogil

@@ -17,12 +17,11 @@ up, and only what is missing can still come. Counts of missing sequences stop at
 
 from enum import IntEnum
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport UINT64_MAX, int64_t, uint64_t
 from libc.string cimport memcpy, memmove
 
 from fastpath.atomics cimport failpoint, load_acquire, store_release
-from fastpath.layout cimport GAPS_MAX, RANGES_MAX, epoch_state, stream_row, stream_state
+from fastpath.layout cimport GAPS_MAX, RANGES_MAX, epoch_state, item_address, stream_row, stream_state
 
 
 class Arrival(IntEnum):
@@ -40,7 +39,7 @@ class Arrival(IntEnum):
 
 # -- deciding --------------------------------------------------------------------------------------
 
-cdef uint64_t _added(uint64_t a, uint64_t b) noexcept nogil:
+cdef uint64_t added(uint64_t a, uint64_t b) noexcept nogil:
     return a + b if a <= UINT64_MAX - b else UINT64_MAX
 
 
@@ -169,10 +168,10 @@ cdef void _came(stream_state *owner, epoch_state *state, uint64_t sequence) noex
 cdef void _note_gap(stream_state *state, uint64_t missing) noexcept nogil:
     cdef uint64_t last = state.gap_count
     if last > 0 and state.gap_minute[last - 1] == state.newest_minute:
-        state.gap_missing[last - 1] = _added(state.gap_missing[last - 1], missing)
+        state.gap_missing[last - 1] = added(state.gap_missing[last - 1], missing)
         return
     if last == GAPS_MAX:                    # the two oldest become one, in the newer's minute
-        state.gap_missing[1] = _added(state.gap_missing[0], state.gap_missing[1])
+        state.gap_missing[1] = added(state.gap_missing[0], state.gap_missing[1])
         memmove(&state.gap_minute[0], &state.gap_minute[1], (GAPS_MAX - 1) * sizeof(int64_t))
         memmove(&state.gap_missing[0], &state.gap_missing[1], (GAPS_MAX - 1) * sizeof(uint64_t))
         last -= 1
@@ -257,24 +256,9 @@ cdef void follow(
 
 # -- over arrays -----------------------------------------------------------------------------------
 
-cdef uint64_t _address(array, uint64_t index, uint64_t item_bytes, str what, bint writable) except 0:
-    """Of the item at `index`; the caller holds the array, so the address outlives the buffer."""
-    cdef Py_buffer view
-    PyObject_GetBuffer(array, &view, PyBUF_SIMPLE | (PyBUF_WRITABLE if writable else 0))
-    cdef uint64_t address = <uint64_t> view.buf
-    cdef uint64_t count = <uint64_t> view.len // item_bytes
-    cdef bint whole = <uint64_t> view.len % item_bytes == 0
-    PyBuffer_Release(&view)
-    if not whole:
-        raise ValueError(f"{what}: expected items of {item_bytes} bytes, found {count * item_bytes} bytes and a rest")
-    if index >= count:
-        raise IndexError(f"{what}: row {index} of {count}")
-    return address + index * item_bytes
-
-
-cdef const stream_state *_standing(states, rows, uint64_t index) except NULL:
-    cdef stream_row *row = <stream_row *> _address(rows, index, sizeof(stream_row), "stream rows", False)
-    cdef stream_state *pair = <stream_state *> _address(states, index, 2 * sizeof(stream_state), "stream states", False)
+cdef const stream_state *standing(states, rows, uint64_t index) except NULL:
+    cdef stream_row *row = <stream_row *> item_address(rows, index, sizeof(stream_row), "stream rows", False)
+    cdef stream_state *pair = <stream_state *> item_address(states, index, 2 * sizeof(stream_state), "stream states", False)
     return &pair[load_acquire(&row.active) & 1]     # pairs with the store_release in follow
 
 
@@ -290,7 +274,7 @@ def decide(states, rows, uint64_t index, uint64_t epoch, uint64_t sequence):
 
     A stream's first input has nothing missing before it, though all below it are still welcome late.
     """
-    cdef verdict found = judge(_standing(states, rows, index), epoch, sequence)
+    cdef verdict found = judge(standing(states, rows, index), epoch, sequence)
     return found.arrival, found.missing
 
 
@@ -300,7 +284,7 @@ def decide_heartbeat(states, rows, uint64_t index, uint64_t epoch, uint64_t sequ
     NEXT when nothing is missing, DUPLICATE when it is below the next (and tells nothing), STALE when
     of an older epoch, the one before included.
     """
-    cdef verdict found = judge_heartbeat(_standing(states, rows, index), epoch, sequence)
+    cdef verdict found = judge_heartbeat(standing(states, rows, index), epoch, sequence)
     return found.arrival, found.missing
 
 
@@ -314,8 +298,8 @@ def apply(
     position: of the input, 1 or more; nothing changes when the state has this one or a later one
     minute: of its event time; a gap before it is noted in the newest minute so far
     """
-    cdef stream_row *row = <stream_row *> _address(rows, index, sizeof(stream_row), "stream rows", True)
-    cdef stream_state *pair = <stream_state *> _address(states, index, 2 * sizeof(stream_state), "stream states", True)
+    cdef stream_row *row = <stream_row *> item_address(rows, index, sizeof(stream_row), "stream rows", True)
+    cdef stream_state *pair = <stream_state *> item_address(states, index, 2 * sizeof(stream_state), "stream states", True)
     if position == 0 or sequence == 0:
         raise ValueError(f"apply of position {position}, sequence {sequence}: both begin at 1")
     follow(pair, row, position, epoch, sequence, minute, heartbeat)
@@ -323,19 +307,28 @@ def apply(
 
 def forget(states, rows, uint64_t index):
     """A row is given to another stream: what comes next is its first."""
-    cdef stream_row *row = <stream_row *> _address(rows, index, sizeof(stream_row), "stream rows", True)
-    cdef stream_state *pair = <stream_state *> _address(states, index, 2 * sizeof(stream_state), "stream states", True)
+    cdef stream_row *row = <stream_row *> item_address(rows, index, sizeof(stream_row), "stream rows", True)
+    cdef stream_state *pair = <stream_state *> item_address(states, index, 2 * sizeof(stream_state), "stream states", True)
     # One word of the state that stands; the other is written whole before it stands.
     pair[row.active & 1].applied = 0
 
 
-def window_gaps(states, rows, uint64_t index, int64_t oldest_minute):
-    """The stream's missing sequences of gaps seen in `oldest_minute` or later."""
-    cdef const stream_state *state = _standing(states, rows, index)
+cdef uint64_t gaps_since(const stream_state *state, int64_t oldest_minute) noexcept nogil:
     cdef uint64_t total = 0, each
     if state.applied == 0:
         return 0
     for each in range(state.gap_count):
         if state.gap_minute[each] >= oldest_minute:
-            total = _added(total, state.gap_missing[each])
+            total = added(total, state.gap_missing[each])
     return total
+
+
+def window_gaps(states, rows, uint64_t index, int64_t oldest_minute):
+    """The stream's missing sequences of gaps seen in `oldest_minute` or later."""
+    return gaps_since(standing(states, rows, index), oldest_minute)
+
+
+def newest_minute(states, rows, uint64_t index):
+    """Of the event times of the stream's inputs; 0 before its first."""
+    cdef const stream_state *state = standing(states, rows, index)
+    return state.newest_minute if state.applied else 0

@@ -19,12 +19,11 @@ def ring() -> ByteRing:
 
 
 def write(inputs: ByteRing, texts: list[str], decisions: np.ndarray, raw: bytes) -> int:
-    head = np.zeros(1, layout.input_record_dtype)
-    head["position"], head["decisions"], head["epoch"] = 7, len(decisions), 2**64 - 1
-    encoded = [text.encode() for text in texts]
-    size = records.bytes_needed(len(decisions), encoded, raw)
+    head = {"position": 7, "decisions": len(decisions), "epoch": 2**64 - 1}
+    encoded, decided = [text.encode() for text in texts], decisions.tobytes()
+    size = records.bytes_needed(decided, encoded, raw)
     position = inputs.claim(size)
-    records.write(inputs.view(position, size), head, decisions, encoded, raw)
+    records.write(inputs.view(position, size), head, decided, encoded, raw)
     inputs.publish(position + size)
     return position
 

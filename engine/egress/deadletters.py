@@ -21,7 +21,7 @@ def dead_letter(gathered: Gathered, inputs: ByteRing, engine: str, counters: np.
     if all(int(slot["reason"]) != Reason.POISON for slot in gathered.slots):
         return None
     record = records.read(inputs, int(gathered.slots[0]["record"]))
-    input_name = f"{record.company}/{record.stream}/{int(record.head['epoch'])}/{int(record.head['sequence'])}"
+    input_name = f"{record.company}/{record.stream}/{record.head['epoch']}/{record.head['sequence']}"
     subject = f"{DEADLETTER_SUBJECT}.{record.company}.{record.stream}"
     counters[Count.DEAD_LETTERS] += 1
     log.error("the input %s of %d bytes killed workers; it is a dead letter", input_name, len(record.raw))

@@ -98,7 +98,7 @@ class Delivery:
         if self._verdict(gathered.position) in FINISHED:
             pending.done = True
             self._release(gathered.worker)
-        elif int(gathered.record.head["expired"]) == Expired.ANSWERED_BEFORE:
+        elif gathered.record.head["expired"] == Expired.ANSWERED_BEFORE:
             self._finish(pending)
         else:
             self.unsent.append(pending)
@@ -252,7 +252,7 @@ class Delivery:
             verdict = self._verdict(gathered.position)
             head = gathered.record.head
             if verdict == Verdict.NONE:
-                late = int(head["kind"]) == Kind.VECTOR and time.monotonic_ns() > int(head["deadline_ns"])
+                late = head["kind"] == Kind.VECTOR and time.monotonic_ns() > head["deadline_ns"]
                 verdict = Verdict.EXPIRED if late else Verdict.SENDING
                 self._store(gathered.position, verdict)
                 self.counters[Count.EXPIRED_UNSENT] += late
@@ -264,7 +264,7 @@ class Delivery:
         try:
             answer = encode(slots, record, expired, self.versions, self.engine)
         except Exception:  # a fault of a worker's; it must not end everybody's answers
-            self.log.exception("input %d: its answer slots make no sense", int(record.head["position"]))
+            self.log.exception("input %d: its answer slots make no sense", record.head["position"])
             return self._encode_internal(record, "the engine could not word its answer; its operator has the details")
         if self.nats is not None and (beyond := self.nats.beyond_limit(answer)):
             size = len(answer.body) + HEADER_BYTES_MAX
@@ -316,7 +316,7 @@ class Delivery:
         if self.nats is not None or self.kafka is not None:
             return False
         head = pending.gathered.record.head
-        if time.monotonic_ns() <= int(head["deadline_ns"]):
+        if time.monotonic_ns() <= head["deadline_ns"]:
             return False
         self.counters[Count.UNREAD] += 1
         return True

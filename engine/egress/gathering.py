@@ -71,7 +71,7 @@ class Gatherer:
             if len(self._parts) == int(slot["count"]):
                 parts, self._parts = self._parts, []
                 record = records.read(self.inputs, int(slot["record"]), with_raw=False)
-                found, expected = int(record.head["position"]), int(slot["input"])
+                found, expected = record.head["position"], int(slot["input"])
                 if found != expected:
                     raise RuntimeError(
                         f"answer of input {expected} points at the record of {found}; the arena is corrupt"

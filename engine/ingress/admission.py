@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from google.protobuf.message import DecodeError
 
 from engine import limits
-from engine.contract.ml.envelope_pb2 import MLProcessingEnvelope
 from engine.contract.names import FEATURES_SUBJECT, Bus, Kind, Reason, is_name, is_user
 from engine.errors import Refused
 from engine.ingress.offsets import Place
+from engine.ingress.reading import read_envelope
 from engine.shared import Expired
 from engine.tenancy.policy import may_predict
 from engine.tenancy.tokens import Verifier
+from fastpath.wire import Envelope
 
 KINDS = {"feature_vectors": Kind.VECTOR, "heartbeat": Kind.HEARTBEAT}
 
@@ -24,7 +25,7 @@ KINDS = {"feature_vectors": Kind.VECTOR, "heartbeat": Kind.HEARTBEAT}
 class Message:
     """One verified message on its way to being accepted. `overloaded` ones keep their name alone."""
 
-    envelope: MLProcessingEnvelope
+    envelope: Envelope
     kind: Kind
     tier: int
     bus: Bus
@@ -54,7 +55,7 @@ class Claimed:
     correlation: str = ""
 
 
-def claimed(envelope: MLProcessingEnvelope) -> Claimed:
+def claimed(envelope: Envelope) -> Claimed:
     return Claimed(
         envelope.company_id if is_name(envelope.company_id) else "",
         envelope.service_source if is_name(envelope.service_source) else "",
@@ -64,7 +65,7 @@ def claimed(envelope: MLProcessingEnvelope) -> Claimed:
     )
 
 
-def decode(raw: bytes, message_bytes_max: int) -> MLProcessingEnvelope:
+def decode(raw: bytes, message_bytes_max: int) -> Envelope:
     """The envelope, or `too_large` or `malformed`."""
     if len(raw) > message_bytes_max:
         raise Refused(
@@ -72,14 +73,14 @@ def decode(raw: bytes, message_bytes_max: int) -> MLProcessingEnvelope:
             f"the message has {len(raw)} bytes, at most {message_bytes_max} are taken; send fewer vectors in one",
         )
     try:
-        return MLProcessingEnvelope.FromString(raw)
+        return read_envelope(raw)
     except DecodeError:
         raise Refused(
             Reason.MALFORMED, "the message is not an ml.v1.MLProcessingEnvelope; send one, serialised by protobuf"
         ) from None
 
 
-def check_names(envelope: MLProcessingEnvelope) -> Kind:
+def check_names(envelope: Envelope) -> Kind:
     """The kind of a message whose names can be used; they become subjects, rows and labels."""
     kind = KINDS.get(envelope.message_type)
     if kind is None:
@@ -102,9 +103,9 @@ def check_names(envelope: MLProcessingEnvelope) -> Kind:
     return kind
 
 
-def verify(envelope: MLProcessingEnvelope, subject: str | None, verifier: Verifier, token_bytes_max: int) -> int:
+def verify(envelope: Envelope, subject: str | None, verifier: Verifier, token_bytes_max: int) -> int:
     """The caller's tier, once the token is good and everything that claims a company agrees with it."""
-    token = envelope.auth_token.jwt
+    token = envelope.token
     if len(token) > token_bytes_max:
         raise Refused(Reason.TOO_LARGE, f"the token has {len(token)} characters, at most {token_bytes_max} are taken")
     claims = verifier.verify(token)

@@ -156,17 +156,16 @@ class Ingress:
         received_ns, received_unix_ns = time.monotonic_ns(), time.time_ns()
         self.counters[Count.MESSAGES] += 1
         self.counters[Count.MESSAGE_BYTES] += len(raw)
-        about = admission.Claimed()
+        envelope = None
         try:
             envelope = admission.decode(raw, self.settings.limits.message_bytes)
-            about = admission.claimed(envelope)
             kind = admission.check_names(envelope)
             tier = admission.verify(envelope, subject, self.verifier, self.settings.limits.token_bytes)
         except Exception as error:
             if not isinstance(error, Refused):  # a fault of ours, which must not hide the message
                 self.child.log.exception("a message could not be read")
                 error = Refused(Reason.INTERNAL, "the engine could not read this message; its operator has the details")
-            self.reports.report(about, error)
+            self.reports.report(admission.claimed(envelope) if envelope else admission.Claimed(), error)
             self._settle(place)
             self._ring_egress()
             return ""

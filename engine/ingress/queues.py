@@ -58,7 +58,7 @@ class FairQueue:
             return False
         if waiting.whole >= self.waiting_max or waiting.bytes > self.waiting_bytes_max:
             message.overloaded = True
-            message.envelope.ClearField("payload")
+            message.envelope.leave_name()
             message.size = NAME_BYTES
         waiting.messages.append(message)
         waiting.whole += not message.overloaded

@@ -12,21 +12,22 @@ from collections.abc import Callable
 import numpy as np
 
 from engine import limits, records
-from engine.contract.ml.envelope_pb2 import MLProcessingEnvelope
-from engine.contract.ml.feature_vectors_pb2 import FeatureVectorBatch
 from engine.contract.names import Kind, Reason
 from engine.errors import Refused
 from engine.ingress.admission import Message
 from engine.ingress.copies import FirstCopies, differs
-from engine.ingress.slots import fill_slots
+from engine.ingress.reading import read_batch, read_envelope
 from engine.ingress.steps import Steps
 from engine.ingress.tables import Tables, shard_of
-from engine.ingress.values import decode_batch
+from engine.ingress.values import read_vectors
 from engine.settings import Settings
 from engine.shared import FINISHED, INGRESS, Count, Shared, Stage, verdict_of
 from engine.tenancy.plans import plan_of, read_plans
 from fastpath import arbiter, layout
 from fastpath.arbiter import Arrival
+from fastpath.ring import Ring
+from fastpath.vectors import Batch, fill_slots, newest_of
+from fastpath.wire import Envelope
 
 log = logging.getLogger("ingress")
 
@@ -50,7 +51,7 @@ class Sequencer:
         shared: Shared,
         settings: Settings,
         counters: np.ndarray,
-        report: Callable[[MLProcessingEnvelope, Refused], None],
+        report: Callable[[Envelope, Refused], None],
     ) -> None:
         self.shared = shared
         self.settings = settings
@@ -63,6 +64,7 @@ class Sequencer:
         self.tail_position = 1  # of the oldest input that is not done
         self.unreleased_max = limits.UNRELEASED_BATCHES * settings.engine.max_batch
         self.copies = FirstCopies()
+        self.batch = Batch()  # of the message that is being taken
         self._lag = shared.stage(INGRESS, Stage.BUS_LAG)
 
     def open(self) -> None:
@@ -73,7 +75,7 @@ class Sequencer:
         self.tail_position = self.next_position
         for byte_position, _ in inputs.records(inputs.tail, inputs.head):
             record = records.read(inputs, byte_position)
-            position = int(record.head["position"])
+            position = record.head["position"]
             self.tail_position = min(self.tail_position, position)
             if position >= self.next_position:
                 self._publish_slots(record, byte_position)
@@ -101,17 +103,12 @@ class Sequencer:
         if arrival == Arrival.DUPLICATE:
             self._count_duplicate(message)
             return True
-        late = arrival in LATE
+        late, decisions, detail = arrival in LATE, NO_DECISIONS, ""
         head = self._head(message, index, worker, arrival, missing)
-        decisions, batch, detail = NO_DECISIONS, None, ""
         if message.kind == Kind.VECTOR:
             try:
-                if message.overloaded:
-                    raise Refused(
-                        Reason.OVERLOADED, "more was sent than this engine answers in time; send less or later"
-                    )
-                batch = decode_batch(envelope, self.settings.limits)
-                decisions = self.steps.decide(batch, envelope, index, int(head["generation"][0]), late, missing)
+                self._decide(message, index, head["generation"], late, missing)
+                decisions = self.batch.decisions
             except Refused as refused:
                 head["kind"], head["reason"], detail = Kind.REJECTION, refused.reason, refused.detail
                 self.steps.give_back()
@@ -122,13 +119,21 @@ class Sequencer:
                 self.steps.give_back()
         head["decisions"] = len(decisions)
         head["count"] = max(1, len(decisions))
-        if not self._commit(message, head, decisions, batch, detail, requests):
+        if not self._commit(message, head, decisions, detail, requests):
             self.steps.give_back()
             return False
         message.vectors = len(decisions)
         self._count_accepted(head, decisions, late, missing)
         self.copies.remember(message)
         return True
+
+    def _decide(self, message: Message, index: int, generation: int, late: bool, missing: int) -> None:
+        """Into the batch, or Refused."""
+        if message.overloaded:
+            raise Refused(Reason.OVERLOADED, "more was sent than this engine answers in time; send less or later")
+        envelope = message.envelope
+        read_vectors(self.batch, envelope, self.settings.limits.vectors)
+        self.steps.decide(self.batch, envelope.timestamp, envelope.company_id, index, generation, late, missing)
 
     def leaves_gap(self, message: Message) -> bool:
         """Whether accepting this message now would give up on others before it. Changes nothing."""
@@ -145,8 +150,7 @@ class Sequencer:
         index = self.tables.streams.names.get((company, stream))
         if index is None:
             return None
-        standing = self.shared.stream_states[index][int(self.shared.streams[index]["active"])]
-        return index, int(standing["newest_minute"])
+        return index, arbiter.newest_minute(self.shared.stream_states, self.shared.streams, index)
 
     def advance_tail(self) -> None:
         """Frees the records of inputs that are done, oldest first."""
@@ -186,10 +190,9 @@ class Sequencer:
             )
         return index, arrival, missing
 
-    def _head(self, message: Message, index: int, worker: int, arrival: int, missing: int) -> np.ndarray:
+    def _head(self, message: Message, index: int, worker: int, arrival: int, missing: int) -> dict[str, int]:
         envelope, engine, row = message.envelope, self.settings.engine, self.shared.streams[index]
-        head = np.zeros(1, layout.input_record_dtype)
-        fields = {
+        return {
             "position": self.next_position,
             "epoch": envelope.epoch,
             "sequence": envelope.sequence,
@@ -202,6 +205,7 @@ class Sequencer:
             "missing": min(missing, 0xFFFFFFFF),
             "worker": worker,
             "kind": message.kind,
+            "reason": Reason.NONE,
             "tier": message.tier,
             "plan": plan_of(self.plans, envelope.company_id, envelope.user_id, message.tier),
             "late": arrival in LATE,
@@ -209,23 +213,13 @@ class Sequencer:
             "expired": message.expired(engine.max_message_age_ms),
             "arrival": arrival,
         }
-        row = head[0]  # one record of NumPy's, many times quicker to fill than an array of one
-        for name, value in fields.items():
-            row[name] = value
-        return head
 
     def _commit(
-        self,
-        message: Message,
-        head: np.ndarray,
-        decisions: np.ndarray,
-        batch: FeatureVectorBatch | None,
-        detail: str,
-        requests,
+        self, message: Message, head: dict[str, int], decisions: np.ndarray, detail: str, requests: Ring
     ) -> bool:
         """Writes the record, then all that follows from it. False: no room, and nothing happened."""
         envelope, inputs = message.envelope, self.shared.inputs
-        trace = envelope.trace_context
+        traceparent, tracestate = envelope.traceparent, envelope.tracestate
         texts = [
             text.encode()
             for text in (
@@ -233,57 +227,55 @@ class Sequencer:
                 envelope.service_source,
                 envelope.user_id,
                 envelope.correlation_id,
-                trace.traceparent if len(trace.traceparent) <= limits.TRACE_BYTES_MAX else "",
-                trace.tracestate if len(trace.tracestate) <= limits.TRACE_BYTES_MAX else "",
+                traceparent if len(traceparent) <= limits.TRACE_BYTES_MAX else "",
+                tracestate if len(tracestate) <= limits.TRACE_BYTES_MAX else "",
                 detail,
             )
         ]
-        envelope.ClearField("auth_token")
-        raw = envelope.SerializeToString()
+        raw, decided, count = envelope.without_token(), decisions.tobytes(), head["count"]
         if self.next_position - self.tail_position >= limits.INPUTS_IN_FLIGHT_MAX:
             self.advance_tail()
             if self.next_position - self.tail_position >= limits.INPUTS_IN_FLIGHT_MAX:
                 return False
-        first = requests.claim(int(head["count"][0]))
-        size = records.bytes_needed(len(decisions), texts, raw)
+        first = requests.claim(count)
+        size = records.bytes_needed(decided, texts, raw)
         byte_position = inputs.claim(size) if first >= 0 else -1
         if byte_position < 0:
             self.advance_tail()
             return False
         head["requests"] = first
-        records.write(inputs.view(byte_position, size), head, decisions, texts, raw)
+        records.write(inputs.view(byte_position, size), head, decided, texts, raw)
         inputs.publish(byte_position + size)  # accepted
         self.next_position += 1
-        fill_slots(requests, head[0], byte_position, decisions, batch)
-        requests.publish(first + int(head["count"][0]))
-        self._apply_parts(head[0], decisions, envelope.company_id, envelope.service_source)
+        fill_slots(requests, inputs, byte_position, self.batch)
+        requests.publish(first + count)
+        self._apply_parts(head, decisions, envelope.company_id, envelope.service_source)
         return True
 
     def _publish_slots(self, record: records.Record, byte_position: int) -> None:
         """After a restart: the slots of a record, where the ring lacks them."""
-        requests = self.shared.requests[int(record.head["worker"])]
-        first, count = int(record.head["requests"]), int(record.head["count"])
+        requests = self.shared.requests[record.head["worker"]]
+        first, count = record.head["requests"], record.head["count"]
         if requests.head >= first + count:
             return
-        batch = None
         if record.head["kind"] == Kind.VECTOR:
-            batch = FeatureVectorBatch.FromString(MLProcessingEnvelope.FromString(record.raw).payload)
+            read_batch(self.batch, read_envelope(record.raw).payload)
         claimed = requests.claim(count)
         if claimed != first:
-            position = int(record.head["position"])
+            position = record.head["position"]
             raise RuntimeError(
                 f"record {position} belongs at {first} of its ring, which gave {claimed}; the arena is corrupt"
             )
-        fill_slots(requests, record.head, byte_position, record.decisions, batch)
+        fill_slots(requests, self.shared.inputs, byte_position, self.batch)
         requests.publish(first + count)
 
     def _apply(self, record: records.Record) -> None:
         self._apply_parts(record.head, record.decisions, record.company, record.stream)
 
-    def _apply_parts(self, head: np.void, decisions: np.ndarray, company: str, stream: str) -> None:
+    def _apply_parts(self, head: np.void | dict[str, int], decisions: np.ndarray, company: str, stream: str) -> None:
         """The tables, as the record says; doing it twice is doing it once."""
         rows, states = self.shared.streams, self.shared.stream_states
-        index, position = int(head["stream"]), int(head["position"])
+        index, position = head["stream"], head["position"]
         row = rows[index]
         if not row["taken"] or row["generation"] != head["generation"]:
             row["company"], row["stream"] = company.encode(), stream.encode()
@@ -293,25 +285,23 @@ class Sequencer:
             row["taken"] = 1
             self.tables.streams.restore(index, company, (company, stream))
         row["used"], row["used_ns"] = position, head["received_ns"]
-        minutes = decisions["minute"][decisions["reason"] == 0]
-        standing = states[index][int(row["active"])]
-        newest = int(standing["newest_minute"]) if standing["applied"] else 0  # else it is a former owner's
-        minute = max(newest, int(minutes.max())) if len(minutes) and not head["late"] else newest
+        newest = arbiter.newest_minute(states, rows, index)
+        minute = newest if head["late"] else max(newest, newest_of(decisions))
         arbiter.apply(
             states,
             rows,
             index,
             position,
-            int(head["epoch"]),
-            int(head["sequence"]),
+            head["epoch"],
+            head["sequence"],
             minute,
             head["kind"] == Kind.HEARTBEAT,
         )
-        self.steps.apply(decisions, index, int(head["generation"]), company, position, int(head["received_ns"]))
+        self.steps.apply(decisions, index, head["generation"], company, position, head["received_ns"])
         self.shared.ingress[0]["applied"] = position
 
-    def _count_accepted(self, head: np.ndarray, decisions: np.ndarray, late: bool, missing: int) -> None:
-        counters, kind = self.counters, int(head["kind"][0])
+    def _count_accepted(self, head: dict[str, int], decisions: np.ndarray, late: bool, missing: int) -> None:
+        counters, kind = self.counters, head["kind"]
         counters[Count.MISSING] += min(missing, 1 << 32)  # a counter that a sequence cannot wrap
         if kind == Kind.HEARTBEAT:
             counters[Count.HEARTBEATS] += 1
@@ -321,7 +311,7 @@ class Sequencer:
         counters[Count.VECTORS_ACCEPTED] += len(decisions)
         counters[Count.REJECTED_VECTORS] += int(np.count_nonzero(decisions["reason"]))
         counters[Count.REJECTED_MESSAGES] += kind == Kind.REJECTION
-        counters[Count.OVERLOADED] += int(head["reason"][0]) == Reason.OVERLOADED
+        counters[Count.OVERLOADED] += head["reason"] == Reason.OVERLOADED
 
     def _count_duplicate(self, message: Message) -> None:
         """The first copy stands; other bytes under its name are somebody's mistake, and told."""

@@ -18,7 +18,6 @@ from engine.settings import Limits
 from engine.shared import Shared
 
 IDLE_NS = 900 * 10**9  # a row that nobody used for this long may go to somebody else
-NO_KEY = 0xFFFFFFFF  # generation of no row: a late vector of an unknown key has no window
 
 
 class Rows:

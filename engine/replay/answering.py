@@ -15,14 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from engine import limits, records
-from engine.contract.ml.envelope_pb2 import MLProcessingEnvelope
-from engine.contract.ml.feature_vectors_pb2 import FeatureVectorBatch
 from engine.contract.names import Kind, Status
 from engine.egress.encoding import Versions
 from engine.errors import TapeError
 from engine.inference.microbatch import EXPIRED, PASS, PREDICT, cut, stamp
 from engine.inference.predictor import Predictor
-from engine.ingress.slots import fill_slots
+from engine.ingress.reading import read_batch, read_envelope
 from engine.registry.manifest import fill_versions, read_store
 from engine.registry.plans import fill_plans
 from engine.replay.fallbacks import NOBODY, Chains
@@ -30,6 +28,7 @@ from engine.replay.reading import Begin, Taped
 from engine.shared import Breaker
 from fastpath import layout
 from fastpath.ring import ByteRing, Ring
+from fastpath.vectors import Batch, fill_slots
 
 SLOTS = 1024  # of the rings: microbatches and a message fit many times
 RECORD_BYTES = 8 << 20
@@ -64,6 +63,7 @@ class Answerer:
         self.requests = Ring(bytearray(Ring.bytes_needed(SLOTS)), layout.request_slot_dtype)
         self.answers = Ring(bytearray(Ring.bytes_needed(SLOTS)), layout.answer_slot_dtype)
         self.inputs = ByteRing(bytearray(ByteRing.bytes_needed(RECORD_BYTES)))
+        self.batch = Batch()
         self._verdicts = np.zeros(max_batch, np.uint8)
         self._keys, self._steps = np.zeros(max_batch, np.uint32), np.zeros(max_batch, np.int64)
         self._position = 0  # of the first slot that is not answered
@@ -114,14 +114,13 @@ class Answerer:
 
     def take(self, taped: Taped) -> Iterator[Answered]:
         """Its slots into the ring; what was answered meanwhile comes out."""
-        record = self._read(taped.record)
-        count = int(record.head["count"])
+        at = self._enter(taped.record)
+        record = records.read(self.inputs, at)
+        count = record.head["count"]
         yield from self._run(SLOTS - count)
-        batch = None
         if record.head["kind"] == Kind.VECTOR:
-            batch = FeatureVectorBatch.FromString(MLProcessingEnvelope.FromString(record.raw).payload)
-        record.head["requests"] = self._end
-        fill_slots(self.requests, record.head, 0, record.decisions, batch)
+            read_batch(self.batch, read_envelope(record.raw).payload)
+        fill_slots(self.requests, self.inputs, at, self.batch)
         if taped.answers is not None:
             self._live.update((self._end + n, slot) for n, slot in enumerate(taped.answers))
         self._waiting.append((taped, record._replace(raw=b""), self._end))
@@ -130,12 +129,15 @@ class Answerer:
     def finish(self) -> Iterator[Answered]:
         yield from self._run(0)
 
-    def _read(self, raw: bytes) -> records.Record:
-        at = self.inputs.claim(len(raw))
-        self.inputs.view(at, len(raw))[:] = raw
-        self.inputs.publish(at + len(raw))
-        self.inputs.release(at + len(raw))
-        return records.read(self.inputs, at)
+    def _enter(self, record: bytes) -> int:
+        """Where it lies now, with its slots at the end of the own ring."""
+        at = self.inputs.claim(len(record))
+        self.inputs.view(at, len(record))[:] = record
+        head = np.frombuffer(self.inputs.view(at, records.HEAD_BYTES), layout.input_record_dtype)
+        head["requests"] = self._end
+        self.inputs.publish(at + len(record))
+        self.inputs.release(at + len(record))
+        return at
 
     def _run(self, slots_max: int) -> Iterator[Answered]:
         """Microbatches until at most so many slots wait; whole ones, unless nothing may wait."""
@@ -187,7 +189,7 @@ class Answerer:
     def _answered(self) -> Iterator[Answered]:
         while self._waiting:
             taped, record, first = self._waiting[0]
-            end = first + int(record.head["count"])
+            end = first + record.head["count"]
             if end > self._position:
                 return
             self._waiting.popleft()

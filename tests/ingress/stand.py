@@ -19,6 +19,7 @@ from engine.contract.ml.feature_vectors_pb2 import FeatureVector, FeatureVectorB
 from engine.contract.names import Bus, Kind, Tier
 from engine.errors import Refused
 from engine.ingress.admission import Message
+from engine.ingress.reading import read_envelope
 from engine.ingress.sequencing import Sequencer
 from engine.settings import Engine, Limits, Settings, digest
 from engine.shared import BELLS, Count, Shared, Verdict, regions, verdict_word
@@ -112,9 +113,8 @@ def sent_now(**changes: Any) -> MLProcessingEnvelope:
 
 
 def message(envelope: MLProcessingEnvelope, tier: Tier = Tier.PRO, bus: Bus = Bus.NATS, **changes: Any) -> Message:
-    """As admission gives it, from a copy: the sequencer takes tokens and payloads out."""
-    kept = MLProcessingEnvelope()
-    kept.CopyFrom(envelope)
+    """As admission gives it."""
+    kept = read_envelope(envelope.SerializeToString())
     kind = Kind.HEARTBEAT if envelope.message_type == "heartbeat" else Kind.VECTOR
     fields: dict[str, Any] = {
         "received_ns": 10**12,

@@ -9,7 +9,6 @@ import nats
 import pytest
 
 from engine.bus.frames import encode as frame
-from engine.contract.names import Bus, Kind
 from engine.ingress.admission import Message
 from engine.ingress.gaps import GapWait
 from engine.shared import INGRESS, BusState, Count, Shared
@@ -17,6 +16,7 @@ from tests.egress.role import Server
 from tests.egress.stand import run, until
 from tests.ingress.role import SUBJECT, at_work, settings_for, signed
 from tests.ingress.stand import EPOCH, Sender, sent_now, vector
+from tests.ingress.stand import message as as_admitted
 from tests.ingress.test_ingress import good, take_all
 from tests.system.servers import Issuer
 
@@ -24,7 +24,7 @@ LONG_MS = 2000  # a wait that no busy host comes near
 
 
 def message(sequence: int, epoch: int = 1) -> Message:
-    return Message(Sender().batch(vector(), sequence=sequence, epoch=epoch), Kind.VECTOR, 3, Bus.NATS, 0, 0, 100)
+    return as_admitted(Sender().batch(vector(), sequence=sequence, epoch=epoch))
 
 
 def test_what_waits_leaves_by_epoch_and_sequence_whatever_the_order_it_came_in() -> None:

@@ -196,7 +196,7 @@ def test_a_fault_while_deciding_is_answered_internal_and_stops_nobody(
 ) -> None:
     sender = Sender()
     with monkeypatch.context() as patch:
-        patch.setattr("engine.ingress.steps.check_vector", lambda *_: 1 // 0)
+        patch.setattr("engine.ingress.steps.Steps._row", lambda *_: 1 // 0)
         assert stand.take(sender.batch(vector(minute=0)))
     assert stand.take(sender.batch(vector(minute=1)))
     assert stand.slots()["reason"].tolist() == [Reason.INTERNAL, 0]

@@ -6,8 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.contract.names import Flag
-from engine.ingress.tables import NO_KEY
 from engine.shared import Shared
+from fastpath.vectors import no_key
 from tests.ingress.stand import EPOCH, START_MINUTE, Sender, Stand, arena, vector
 
 FIRST = 240  # step of a key's first vector
@@ -93,8 +93,8 @@ def test_a_late_vector_of_an_unknown_key_has_no_window_and_makes_none(stand: Sta
     stand.take(sender.batch(vector("B", 1), vector("B", 1.5), vector("A", 1.5), sequence=2))
     first, second, known = stand.slots()[-3:]
     for slot in (first, second):
-        assert (slot["generation"], slot["outside"], slot["depth"], slot["opens"]) == (NO_KEY, 1, 0, 0)
-    assert known["generation"] != NO_KEY
+        assert (slot["generation"], slot["outside"], slot["depth"], slot["opens"]) == (no_key, 1, 0, 0)
+    assert known["generation"] != no_key
     assert int(stand.shared.keys["taken"].sum()) == 1
     stand.take(sender.batch(vector("B", 2), sequence=4))
     assert (stand.last()["step"], stand.last()["opens"], stand.last()["generation"]) == (FIRST, 1, 1)
@@ -259,7 +259,7 @@ def test_steps_follow_a_plain_window(moves: list[tuple[str, int, bool, int]]) ->
             assert stand.released().take(sender.batch(made, sequence=sequence))
             slot, outside = stand.last(), plain.stays_outside(symbol, made.timestamp_ns, late, history)
             if outside is None:
-                assert slot["generation"] == NO_KEY
+                assert slot["generation"] == no_key
                 continue
             window = plain.windows[symbol]
             first_step = first_steps.setdefault(symbol, FIRST - history)

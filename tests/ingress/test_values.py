@@ -5,11 +5,14 @@ from typing import Any
 
 import pytest
 
-from engine.contract.ml.feature_vectors_pb2 import FeatureVector
+from engine.contract.ml.envelope_pb2 import MLProcessingEnvelope
+from engine.contract.ml.feature_vectors_pb2 import FeatureVector, FeatureVectorBatch
 from engine.contract.names import Flag, Kind, Reason
 from engine.errors import Refused
-from engine.ingress.values import check_vector, decode_batch
+from engine.ingress.reading import read_batch, read_envelope
+from engine.ingress.values import bounds_of, read_vectors
 from engine.settings import Limits
+from fastpath.vectors import Batch
 from tests.ingress.stand import START_NS, Sender, Stand, vector, with_engine
 
 BOUNDS = Limits()
@@ -18,7 +21,16 @@ MINUTE_NS = 60 * 10**9
 
 
 def checked(made: FeatureVector, symbols: tuple[str, ...] = (), **bounds: int) -> tuple[Reason, int]:
-    return check_vector(made, START_NS, frozenset(symbols), Limits(**bounds))
+    batch = read_batch(Batch(), FeatureVectorBatch(feature_vectors=[made]).SerializeToString())
+    batch.check(START_NS, frozenset(symbols), bounds_of(Limits(**bounds)))
+    return Reason(int(batch.decisions["reason"][0])), int(batch.decisions["flags"][0])
+
+
+def vectors_of(envelope: MLProcessingEnvelope) -> Batch:
+    """The payload's vectors, unless it is refused as a whole."""
+    batch = Batch()
+    read_vectors(batch, read_envelope(envelope.SerializeToString()), BOUNDS.vectors)
+    return batch
 
 
 def quote(bid: float, ask: float) -> FeatureVector:
@@ -168,7 +180,7 @@ def test_of_several_faults_of_a_vector_the_earliest_is_told() -> None:
 
 def whole(code_and_detail: str, *vectors: FeatureVector, **changes: Any) -> None:
     with pytest.raises(Refused) as caught:
-        decode_batch(Sender().batch(*vectors, **changes), BOUNDS)
+        vectors_of(Sender().batch(*vectors, **changes))
     assert str(caught.value) == code_and_detail
 
 
@@ -189,7 +201,7 @@ def test_a_batch_without_vectors_is_malformed() -> None:
 
 def test_a_batch_holds_up_to_sixty_four_vectors() -> None:
     vectors = [vector(f"S{number}") for number in range(65)]
-    assert len(decode_batch(Sender().batch(*vectors[:64]), BOUNDS).feature_vectors) == 64
+    assert len(vectors_of(Sender().batch(*vectors[:64]))) == 64
     whole("too_many_vectors: the batch holds 65 vectors, at most 64 are taken; split it", *vectors)
 
 
@@ -201,7 +213,7 @@ def test_a_symbol_of_other_characters_is_malformed(symbol: str) -> None:
 def test_a_symbol_twice_at_one_event_time_is_refused_and_at_two_is_not() -> None:
     expected = "duplicate_symbol: two vectors have the same symbol and event time; send one of them"
     whole(expected, vector("A"), vector("B"), vector("A"))
-    assert len(decode_batch(Sender().batch(vector("A", 0), vector("A", 0.5)), BOUNDS).feature_vectors) == 2
+    assert len(vectors_of(Sender().batch(vector("A", 0), vector("A", 0.5)))) == 2
 
 
 def test_of_several_faults_of_a_payload_the_earliest_is_told() -> None:

@@ -1,0 +1,54 @@
+from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fastpath.ring import ByteRing, Ring
+
+no_key: int
+codes: dict[str, int]
+
+class Bounds:
+    def __init__(
+        self,
+        *,
+        price_max: float,
+        correlation_max: float,
+        crossed_max_bp: float,
+        indicators: Sequence[tuple[float, float]],
+        ahead_max_ns: int,
+        correlations: int,
+        history: int,
+        extra: int,
+        hole_steps_max: int,
+    ) -> None: ...
+
+class Batch:
+    def read(self, payload: bytes) -> None: ...
+    def __len__(self) -> int: ...
+    @property
+    def user_id(self) -> str: ...
+    @property
+    def company_id(self) -> str: ...
+    @property
+    def decisions(self) -> NDArray[Any]: ...
+    def has_good_symbols(self) -> bool: ...
+    def repeats_itself(self) -> bool: ...
+    def check(self, envelope_ns: int, symbols: frozenset[str], bounds: Bounds) -> list[str]: ...
+    def place(
+        self,
+        rows: list[int],
+        keys: NDArray[Any],
+        states: NDArray[Any],
+        streams: NDArray[Any],
+        stream: int,
+        missing: int,
+        late: bool,
+        bounds: Bounds,
+    ) -> None: ...
+
+def fill_slots(requests: Ring, inputs: ByteRing, position: int, batch: Batch | None) -> None: ...
+def newest_of(decisions: NDArray[Any]) -> int: ...
+def apply(
+    decisions: NDArray[Any], keys: NDArray[Any], stream: int, generation: int, position: int, received_ns: int
+) -> list[int]: ...
