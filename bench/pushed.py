@@ -7,12 +7,11 @@ trial and count for nothing.
 
 import time
 from typing import Any
-from urllib.request import urlopen
 
 from bench import host
 from bench.contenders import Contender, Driver
 from bench.load import CROWDS, Load
-from bench.servers import Place
+from bench.servers import Place, scraped
 from bench.wire import LEAD_NS, say
 from engine.cli.scrape import by_label, parse
 
@@ -79,7 +78,6 @@ class Pushed:
         names = ("nats-server", f"{name}-generator", *(() if name in self.place.http else (name,)))
         found = {each: host.used_s([self.place.processes[each].pid]) for each in names}
         if name in self.place.http:
-            with urlopen(f"{self.place.http[name]}/metrics", timeout=10) as answer:
-                samples = parse(answer.read().decode())
+            samples = parse(scraped(self.place.http[name]))
             found |= by_label(samples, "tickpath_process_cpu_seconds_total", "process")
         return found
