@@ -17,8 +17,10 @@ from engine.cli.scrape import by_label, parse
 
 PER_STREAM = CROWDS[0].messages_per_s * CROWDS[0].vectors  # vectors/s
 PLAN_NS = 25_000  # about what making one vector takes, on a busy host
+SETTLE_S, QUIET_S = 60.0, 1.0
 OPENING_NS = 20_000_000  # between two first messages, each with ten histories
 KEYS = 4096
+RATE_MAX = KEYS / 2 * CROWDS[0].messages_per_s  # two crowds may be that large at one engine
 LIMITS = f"""
 [limits]
 streams = {KEYS // 10}
@@ -42,6 +44,7 @@ class Pushed:
         self.contender = contender
         self.driver = Driver(contender, seed)
         self._opened = {load.name: 0 for load in CROWDS}
+        self._behind = False  # something of the last messages may still be answered
 
     def open(self, place: Place) -> None:
         self.place = place
@@ -51,7 +54,9 @@ class Pushed:
 
     def send(self, load: Load, parts: list[tuple[float, float]]) -> dict[str, Any]:
         """Each part's (vectors/s, seconds), one after another without a pause; the fields of `answers.Round`."""
+        self._settle(load)
         self._open_streams(load, max(streams_of(rate) for rate, _ in parts))
+        self._settle(load)
         offsets, at = list[float](), 0.0
         for rate, seconds in parts:
             per_s = streams_of(rate) * load.messages_per_s
@@ -60,7 +65,21 @@ class Pushed:
         start_ns = time.monotonic_ns() + LEAD_NS + PLAN_NS * load.vectors * len(offsets)
         dues_ns = [start_ns + round(offset * 1e9) for offset in offsets]
         self.driver.begin(load, dues_ns, (0, max(streams_of(rate) for rate, _ in parts)))
-        return self.driver.end()
+        return self._ended()
+
+    def _ended(self) -> dict[str, Any]:
+        found = self.driver.end()
+        self._behind = bool(found["problems"])
+        return found
+
+    def _settle(self, load: Load) -> None:
+        """After a round that went wrong: until no answer to anything before has come for a while."""
+        give_up_s, quiet_s = time.monotonic() + SETTLE_S, time.monotonic()
+        while self._behind and time.monotonic() < give_up_s:
+            self.driver.begin(load, [], (0, 1))
+            if self.driver.end()["problems"]:
+                quiet_s = time.monotonic()
+            self._behind = time.monotonic() - quiet_s < QUIET_S
 
     def _open_streams(self, load: Load, count: int) -> None:
         begin = self._opened[load.name]
@@ -68,7 +87,7 @@ class Pushed:
             start_ns = time.monotonic_ns() + LEAD_NS + PLAN_NS * load.vectors * 10 * (count - begin)
             dues_ns = [start_ns + n * OPENING_NS for n in range(count - begin)]
             self.driver.begin(load, dues_ns, (begin, count))
-            if problems := self.driver.end()["problems"]:
+            if problems := self._ended()["problems"]:
                 say(f"  first messages of {count - begin} streams: {problems}")
             self._opened[load.name] = count
 
