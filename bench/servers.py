@@ -28,6 +28,7 @@ from engine.tenancy.signing import KeyPairFiles, read_signing_key, sign, write_k
 ROOT = Path(__file__).resolve().parents[1]
 START_S = 120.0
 END_S = 15.0
+SCRAPE_S = 30.0
 LOG_LINES = 15
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
@@ -175,6 +176,19 @@ def _status(url: str) -> int:
         return error.code
     except OSError:
         return 0
+
+
+def scraped(url: str) -> str:
+    """`/metrics` of an engine; asked again for a while where a full host had its control process replaced."""
+    give_up_s = time.monotonic() + SCRAPE_S
+    while True:
+        try:
+            with urlopen(f"{url}/metrics", timeout=5) as answer:
+                return str(answer.read().decode())
+        except OSError as error:
+            if time.monotonic() > give_up_s:
+                raise BenchError(f"{url}/metrics: expected an answer within {SCRAPE_S:g} s, found {error}") from None
+        time.sleep(0.1)
 
 
 def _end_with_parent() -> None:

@@ -48,6 +48,8 @@ MINUTE_NS = 60_000_000_000
 FIRST_MINUTE = 29_000_000
 WORKER, SAME, BASE = "worker", "worker-again", "libraries"
 WHO = {WORKER: "the worker", SAME: "the same once more", BASE: "the models alone, by their libraries"}
+PARTS = ("answer", "closing", "put off")
+CORE = "core"  # processor time of all three, whatever else the host ran meanwhile
 Times = dict[str, list[list[int]]]  # ns, of each round
 
 
@@ -118,7 +120,7 @@ class Contest:
         self.minute = 0
         self.statuses: dict[str, int] = {}
         self.times: dict[str, Times] = {
-            f"{name}-{size}": {"answer": [], "closing": [], "put off": []} for name in WHO for size in SIZES
+            f"{name}-{size}": {part: [] for part in (*PARTS, CORE)} for name in WHO for size in SIZES
         }
 
     def open(self) -> None:
@@ -155,8 +157,10 @@ class Contest:
         slots = [self._slot(begin, place, n) for place in places]
         self.worker.publish(slots)
         closes = any(each["opens"] for each in slots)
+        began_ns = time.thread_time_ns()
         kept["closing" if closes else "answer"].append(timed(self.worker.answer))
         kept["put off"].append(timed(self.worker.catch_up))
+        kept[CORE].append(time.thread_time_ns() - began_ns)
         for status in self.worker.taken(size):
             name = Status(status).name
             self.statuses[name] = self.statuses.get(name, 0) + 1
@@ -172,7 +176,9 @@ class Contest:
 
     def _by_libraries(self, size: int, n: int, kept: dict[str, list[int]]) -> None:
         inputs = self.inputs if size == KEYS else [self.inputs[n % KEYS]]
+        began_ns = time.thread_time_ns()
         kept["answer"].append(timed(lambda: self._models_of(inputs)))
+        kept[CORE].append(time.thread_time_ns() - began_ns)
 
     def _models_of(self, inputs: list[Inputs]) -> None:
         for said, given in zip(self.models.run(inputs), inputs, strict=True):
@@ -188,9 +194,7 @@ def timed(function: Callable[[], Any]) -> int:
 
 def core_ns(found: Times, size: int) -> float:
     """Of a vector, what was put off and closed minutes included: the mean over whole minutes."""
-    return sum(value for parts in found.values() for part in parts for value in part) / (
-        len(found["answer"]) * MESSAGES * size
-    )
+    return sum(value for part in found[CORE] for value in part) / (len(found[CORE]) * MESSAGES * size)
 
 
 def further_ns(times: dict[str, Times], who: str) -> float:
@@ -214,7 +218,7 @@ def as_text(times: dict[str, Times], statuses: dict[str, int]) -> str:
             found = times[f"{who}-{size}"]
             under = WORKER if who == SAME else BASE
             of = ratio_to(times, who, under, size)
-            for part in ("answer", "closing", "put off"):
+            for part in PARTS:
                 values = [value for each in found[part] for value in each]
                 if not values:
                     continue

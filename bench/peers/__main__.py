@@ -1,22 +1,21 @@
 """The same ONNX and XGBoost files behind other servers, called as their users call them, beside the engine.
 
-Owns the rounds; run as `python -m bench.peers`. Each peer that is installed (`pip install mosec`, `pip install
-nvidia-pytriton`) gets one vector's ready inputs a request over HTTP, and answers with all that the models say of it;
-mosec runs twice (A/A). The engine gets raw vectors over NATS, and does features, order, tokens and answers beside. In
-each round every contender in shuffled order gets the same load in open loop. Prints a table, writes
-`bench/results/peers.json`.
+Owns the rounds; run as `python -m bench.peers`. Each peer that is installed gets one vector's ready inputs a request
+over HTTP, and answers with all that the models say of it; mosec runs twice (A/A). The engine gets raw vectors over
+NATS, and does features, order, tokens and answers beside. In each round every contender in shuffled order gets the
+same load in open loop. Prints a table, writes `bench/results/peers.json`.
 
 What must stay true: latency counts from the time at which a request was due; a wrong number is a problem that is
 told; a peer that is not installed is named as such and has no figure.
 """
 
+import argparse
 import importlib.util
 import random
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.contenders import CONTENDERS, Driver, free_port
@@ -27,31 +26,21 @@ from bench.servers import Place, hear, tell
 from bench.wire import dues, say
 from engine.errors import TickpathError
 
-PART_S = 5.0
 ENGINE = "engine"
 
 
-def mosec(port: int) -> list[str]:
-    return ["-m", "bench.peers.mosec_server", "--address", "127.0.0.1", "--port", str(port)]
-
-
-def triton(port: int) -> list[str]:
-    return ["-m", "bench.peers.triton_server", str(port)]
-
-
-# Name, package, protocol, command, address that answers 200 once it is ready.
-PEERS: tuple[tuple[str, str, str, Callable[[int], list[str]], str], ...] = (
-    ("mosec", "mosec", "mosec", mosec, "/"),
-    ("mosec-again", "mosec", "mosec", mosec, "/"),
-    ("triton", "pytriton", "triton", triton, "/v2/models/tickpath/ready"),
+# Name, package, module of its server, and a path that answers 200 once it is ready.
+PEERS = (
+    ("mosec", "mosec", "bench.peers.mosec_server", "/"),
+    ("mosec-again", "mosec", "bench.peers.mosec_server", "/"),
 )
-NAMES_OF_PACKAGES = {"pytriton": "nvidia-pytriton"}
 
 
 class Bench:
     """One run. `found` holds each contender's rounds."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, part_s: float) -> None:
+        self.part_s = part_s
         self.place, self.seed, self.draw = Place([ENGINE]), seed, random.Random(seed)
         self.peers = [each for each in PEERS if importlib.util.find_spec(each[1]) is not None]
         self.found: dict[str, list[dict[str, Any]]] = {name: [] for name in (ENGINE, *(each[0] for each in self.peers))}
@@ -63,10 +52,10 @@ class Bench:
         engine.start(engine, self.place, {})
         self.engine = Driver(engine, self.seed)
         self.engine.open(self.place)
-        for name, _, protocol, command, ready in self.peers:
+        for name, _, module, ready in self.peers:
             say(f"starting {name}")
             port = free_port()
-            self.place.start_python(name, *command(port))
+            self.place.start_python(name, "-m", module, "--address", "127.0.0.1", "--port", str(port))
             self.place.wait_http(name, f"http://127.0.0.1:{port}{ready}")
             load = self.place.start(
                 f"{name}-load",
@@ -74,14 +63,14 @@ class Bench:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
             )
-            tell(load, {"port": port, "protocol": protocol, "seed": self.seed})
+            tell(load, {"port": port, "seed": self.seed})
         for name in self.found:
             self._send(name, 2.0)  # warm
 
     def round(self) -> None:
         for name in self.draw.sample(sorted(self.found), len(self.found)):
             before = used_s(self.place)
-            found = self._send(name, PART_S)
+            found = self._send(name, self.part_s)
             self.found[name].append(found | {"core_s": used_s(self.place)[name] - before[name]})
 
     def _send(self, name: str, seconds: float) -> dict[str, Any]:
@@ -96,8 +85,7 @@ class Bench:
 def missing(found: Mapping[str, Any]) -> list[str]:
     """A sentence for each peer that is not there."""
     packages = dict.fromkeys(package for name, package, *_ in PEERS if name not in found)
-    names = [NAMES_OF_PACKAGES.get(package, package) for package in packages]
-    return [f"{name} is not installed, so it is not measured; pip install {name}" for name in names]
+    return [f"{package} is not installed, so it is not measured; pip install {package}" for package in packages]
 
 
 def as_text(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
@@ -124,10 +112,13 @@ def as_text(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     return "\n".join([table(head, rows), *missing(found)])
 
 
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--part", type=float, default=5.0, metavar="S", help="of a contender in a round (default: 5)")
+
+
 def main(words: Sequence[str] | None = None) -> int:
-    arguments = asked("peers", __doc__.split("\n")[0], 6, f"{PART_S:g} s of each contender", words)
-    bench = Bench(arguments.seed)
-    began_s = time.monotonic()
+    arguments = asked("peers", __doc__.split("\n")[0], 6, "a part of each contender", words, options)
+    bench = Bench(arguments.seed, arguments.part)
     try:
         facts = about(arguments, run(bench, arguments.rounds))
     except TickpathError as error:
@@ -135,7 +126,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 1
     print(heading(f"the same models behind other servers, {STEADY.words}", facts))
     print(as_text(bench.found))
-    result = {"missing": missing(bench.found), "rounds_of": bench.found, "seconds": time.monotonic() - began_s}
+    result = {"part_s": arguments.part, "missing": missing(bench.found), "rounds_of": bench.found}
     write(arguments.results, {"benchmark": "peers", **facts, **result})
     return 0
 

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,8 +52,8 @@ class Connection:
 
 
 class Load:
-    def __init__(self, host: str, port: int, requests: Sequence[Request], numbers_of: Callable[[bytes], np.ndarray]):
-        self.host, self.port, self.requests, self.numbers_of = host, port, requests, numbers_of
+    def __init__(self, host: str, port: int, requests: Sequence[Request]) -> None:
+        self.host, self.port, self.requests = host, port, requests
         self.connections: list[Connection] = []
 
     def round(self, dues_ns: Sequence[int]) -> dict[str, Any]:
@@ -95,46 +95,24 @@ class Load:
             expected = self.requests[number % len(self.requests)][1]
             if b" 200 " not in status + b" ":
                 problems[status.decode(errors="replace")] += 1
-            elif not np.allclose(self.numbers_of(body), expected, rtol=1e-4, atol=1e-5):
+            elif len(body) != expected.nbytes:
+                problems[f"{len(body)} bytes instead of {expected.nbytes}"] += 1
+            elif not np.allclose(np.frombuffer(body, np.float32), expected, rtol=1e-4, atol=1e-5):
                 problems["other numbers than the models'"] += 1
             latencies.append(at_ns - due_ns)
         return {"latencies_ns": latencies, "problems": dict(problems)}
 
 
-def http(path: str, host: str, headers: Mapping[str, str], body: bytes) -> bytes:
-    lines = [f"POST {path} HTTP/1.1", f"Host: {host}", f"Content-Length: {len(body)}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
-
-
 def for_mosec(sent: np.ndarray) -> bytes:
-    return http("/inference", "127.0.0.1", {"Content-Type": "application/octet-stream"}, sent.tobytes())
-
-
-def for_triton(sent: np.ndarray) -> bytes:
-    """The Open Inference Protocol with binary tensors, as Triton's own client sends it."""
-    about = {
-        "inputs": [
-            {
-                "name": "inputs",
-                "shape": [1, len(sent)],
-                "datatype": "FP64",
-                "parameters": {"binary_data_size": sent.nbytes},
-            }
-        ],
-        "outputs": [{"name": "outputs", "parameters": {"binary_data": True}}],
-    }
-    head = json.dumps(about).encode()
-    headers = {"Inference-Header-Content-Length": str(len(head)), "Content-Type": "application/octet-stream"}
-    return http("/v2/models/tickpath/infer", "127.0.0.1", headers, head + sent.tobytes())
+    body = sent.tobytes()
+    head = f"POST /inference HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n"
+    return f"{head}Content-Type: application/octet-stream\r\n\r\n".encode() + body
 
 
 def main() -> None:
     about = json.loads(sys.stdin.readline())
-    make = {"mosec": for_mosec, "triton": for_triton}[about["protocol"]]
-    requests = [(make(sent), answer(sent)) for sent in made_up(about["seed"])]
-    size = requests[0][1].nbytes
-    load = Load("127.0.0.1", about["port"], requests, lambda body: np.frombuffer(body[-size:], np.float32))
+    requests = [(for_mosec(sent), answer(sent)) for sent in made_up(about["seed"])]
+    load = Load("127.0.0.1", about["port"], requests)
     for line in sys.stdin:
         print(json.dumps(load.round(json.loads(line)["dues_ns"])), flush=True)
 

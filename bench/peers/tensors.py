@@ -16,7 +16,6 @@ from engine.contract.ml.feature_vectors_pb2 import FeatureVector
 
 STORE = Path(__file__).resolve().parents[2] / "models"
 ROWS, PATH, COLUMNS = (1, 50, 16), 64, 20
-INPUTS = ROWS[1] * ROWS[2] + PATH + COLUMNS + 1  # numbers, the last one the trend
 
 
 @cache
@@ -53,8 +52,3 @@ def made_up(seed: int) -> list[np.ndarray]:
         vector.price_features.bid = vector.price_features.ask = vector.price_features.mid_price = prices.next()
         found.append(packed(Window().see(vector)))
     return found
-
-
-def answer_size() -> int:
-    """Numbers of an answer."""
-    return len(answer(made_up(0)[0]))
