@@ -18,7 +18,6 @@
 #ifndef TICKPATH_TREES_H
 #define TICKPATH_TREES_H
 
-#include <math.h>
 #include <stdint.h>
 #include <string.h>
 #if defined(__x86_64__)
@@ -185,11 +184,12 @@ static ways *best_ways(void) {
 typedef float four __attribute__((vector_size(16)));
 #define UNROLL _Pragma("GCC unroll 16")
 
-INLINE void add_by_table(const tree *each, uint64_t left, const long depth, double *out) {
+typedef const float *unit_rows[1 << (TABLE_DEPTH_MAX - TABLE_DEPTH_MIN)];
+
+/* Where each unit's row of its table is; a cache does not hold all tables, so they are asked for ahead. */
+INLINE void find_rows(const tree *each, uint64_t left, const long depth, const float **rows) {
     const long levels = depth - TABLE_DEPTH_MIN, units = 1L << levels, uppers = units - 1;
-    const int32_t *features = each->features;
     long held[1 << (TABLE_DEPTH_MAX - TABLE_DEPTH_MIN)];
-    four sums[1 << (TABLE_DEPTH_MAX - TABLE_DEPTH_MIN)];
     held[0] = 0;
     UNROLL
     for (long level = 0; level < levels; level++) {
@@ -201,7 +201,18 @@ INLINE void add_by_table(const tree *each, uint64_t left, const long depth, doub
     UNROLL
     for (long unit = 0; unit < units; unit++) {
         long index = unit << (depth + 1) | (left >> UNIT_NODES * unit & 7) << levels | held[unit];
-        const float *row = each->table + UNIT_LANES * index;
+        rows[unit] = each->table + UNIT_LANES * index;
+        __builtin_prefetch(rows[unit]);
+    }
+}
+
+INLINE void add_rows(const tree *each, const float *const *rows, const long depth, double *out) {
+    const long levels = depth - TABLE_DEPTH_MIN, units = 1L << levels, uppers = units - 1;
+    const int32_t *features = each->features;
+    four sums[1 << (TABLE_DEPTH_MAX - TABLE_DEPTH_MIN)];
+    UNROLL
+    for (long unit = 0; unit < units; unit++) {
+        const float *row = rows[unit];
         sums[unit] = *(const four *)row;
         out[features[uppers + UNIT_NODES * unit]] += row[4];
         out[features[uppers + UNIT_NODES * unit + 1]] += row[5];
@@ -217,22 +228,39 @@ INLINE void add_by_table(const tree *each, uint64_t left, const long depth, doub
     }
 }
 
+#define AHEAD 8 /* trees */
+
 /* Adds the trees' Shapley values to out, one a feature; `goes_left` and `steps` have room for the largest tree. */
 static void explain(const tree *trees, long count, const int32_t *keys, ways *find_ways, const quadrature *rule,
                     step *steps, uint8_t *goes_left, double *out) {
-    for (const tree *each = trees; each < trees + count; each++) {
-        long depth = each->table_depth;
-        uint64_t left = depth ? find_ways(keys, each->slots, each->keys, (1L << depth) - 1) : 0;
-        switch (depth) {
-        case 2: add_by_table(each, left, 2, out); break;
-        case 3: add_by_table(each, left, 3, out); break;
-        case 4: add_by_table(each, left, 4, out); break;
-        case 5: add_by_table(each, left, 5, out); break;
-        case 6: add_by_table(each, left, 6, out); break;
-        default:
-            for (long n = 0; n < each->count; n++)
-                goes_left[n] = keys[each->nodes[n].slot] < each->nodes[n].key;
-            add_by_edges(each->edges, each->count, goes_left, rule, steps, out);
+    unit_rows rows[AHEAD];
+    for (long first = 0; first < count; first += AHEAD) {
+        long some = count - first < AHEAD ? count - first : AHEAD;
+        for (long n = 0; n < some; n++) {
+            const tree *each = trees + first + n;
+            long depth = each->table_depth;
+            uint64_t left = depth ? find_ways(keys, each->slots, each->keys, (1L << depth) - 1) : 0;
+            switch (depth) {
+            case 2: find_rows(each, left, 2, rows[n]); break;
+            case 3: find_rows(each, left, 3, rows[n]); break;
+            case 4: find_rows(each, left, 4, rows[n]); break;
+            case 5: find_rows(each, left, 5, rows[n]); break;
+            case 6: find_rows(each, left, 6, rows[n]); break;
+            }
+        }
+        for (long n = 0; n < some; n++) {
+            const tree *each = trees + first + n;
+            switch (each->table_depth) {
+            case 2: add_rows(each, rows[n], 2, out); break;
+            case 3: add_rows(each, rows[n], 3, out); break;
+            case 4: add_rows(each, rows[n], 4, out); break;
+            case 5: add_rows(each, rows[n], 5, out); break;
+            case 6: add_rows(each, rows[n], 6, out); break;
+            default:
+                for (long at = 0; at < each->count; at++)
+                    goes_left[at] = keys[each->nodes[at].slot] < each->nodes[at].key;
+                add_by_edges(each->edges, each->count, goes_left, rule, steps, out);
+            }
         }
     }
 }

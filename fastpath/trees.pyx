@@ -108,7 +108,8 @@ cdef class Trees:
             raise ValueError(f"trees: expected 1 input and 1 class or more, found {inputs} and {len(base)}")
         if len(of_class) != len(trees) or not all(0 <= each < len(base) for each in of_class):
             raise ValueError(f"of_class: expected {len(trees)} numbers from 0 to {len(base) - 1}, found others")
-        self.inputs, self.classes, self.count, self.arrays = inputs, len(base), len(trees), []
+        self.inputs, self.classes, self.count, self.without_table = inputs, len(base), len(trees), 0
+        self.arrays, self.bound = [], False
         self.base, self.unknown = np.array(base, np.float64), np.array(base, np.float64)
         self.find_ways = ways_portable if portable else best_ways()
         self.portable = self.find_ways == ways_portable

@@ -198,6 +198,14 @@ def test_data_that_nobody_went_with_leaves_values_finite_and_whole():
     assert values.sum(2)[:, 0].tolist() == [2.25, 4.25]
 
 
+def test_a_lone_leaf_and_no_tree_at_all_say_the_same_to_every_row():
+    leaf = Nodes([-1], [-1], [0], [0.0], [0], [1.5], [1.0])
+    for trees, expected in ((Trees([leaf], [0], [0.25], 2), 1.75), (Trees([], [], [0.25], 2), 0.25)):
+        margins, values = answers(trees, np.array([[0.0, np.nan]], "f4"))
+        assert margins.tolist() == [[expected]]
+        assert values.tolist() == [[[0.0, 0.0, expected]]]
+
+
 @pytest.mark.parametrize(
     ("tree", "found"),
     [

@@ -94,6 +94,7 @@ def test_shap_values_are_exact_where_a_path_asks_a_feature_twice(tmp_path):
     folder = copy_model(XGBOOST, tmp_path, artefact=bytes(booster.save_raw("ubj")))
     model = DirectionModel(read_manifest(folder))
     model.open()
+    assert model.slower == "24 of 24 trees are too deep or too many for tables, and explained edge by edge"
     chances, shap = run_trees(model, columns[:200])
     expected = booster.predict(xgboost.DMatrix(columns[:200], feature_names=list(COLUMN_NAMES)), pred_contribs=True)
     np.testing.assert_allclose(shap, expected[np.arange(200), chances.argmax(1)], atol=1e-5)

@@ -1,8 +1,9 @@
 """Ensemble models: what the members said, and who of them said nothing, to SELL, HOLD and BUY.
 
-Owns one version's session and the order of its inputs; run by workers after all members. Reads the
-members' part of `output` and the trend, writes `final`. What must stay true: who did not answer is
-masked and its numbers are nil; the stand-in of a member counts as that member, the baseline as nobody.
+Owns one version's weights, or where its graph is another than ours, its session, and the order of its inputs; run by
+workers after all members. Reads the members' part of `output` and the trend, writes `final`. What must stay true: who
+did not answer is masked and its numbers are nil; the stand-in of a member counts as that member, the baseline as
+nobody; which of the two runs a version is decided once, at load.
 """
 
 import numpy as np
@@ -20,8 +21,10 @@ from engine.inference.batch import (
     are_shares,
 )  # fmt: skip
 from engine.inference.jit import kernel
+from engine.inference.models.onnx_graph import Unfit
 from engine.inference.models.session import Session
-from engine.registry.manifest import Manifest
+from engine.inference.models.stacking import read_stack, stack
+from engine.registry.manifest import Manifest, read_artefact
 from fastpath import layout
 
 HORIZONS = layout.horizons
@@ -43,6 +46,8 @@ FIRST_PATTERN = 2 + 2 * HORIZONS  # places in the row above
 FIRST_DIRECTION = FIRST_PATTERN + PATTERNS + 1
 MOVE_MAX = 5.0
 TREND_MAX = 8.0
+DIFFERENCE_MAX = 1e-5  # to ONNX Runtime, the oracle
+PROBES = 32  # rows
 
 
 @kernel
@@ -63,29 +68,78 @@ def gather_members(who, move, rise, pattern, direction, trend, row):
     row[MEMBERS - 1] = min(max(trend, -TREND_MAX), TREND_MAX) if np.isfinite(trend) else 0.0
 
 
+@kernel
+def answer(i, who, move, rise, pattern, direction, trend, weights, row, hidden, final):
+    """One slot's chances."""
+    gather_members(who[i], move[i], rise[i], pattern[i], direction[i], trend[i], row)
+    stack(weights, row, FIRST_DIRECTION, hidden, final[i])
+
+
 class StackerModel:
     role = ENSEMBLE
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
         self._session = Session(manifest, ("members", (1, MEMBERS)), {"direction": (1, 3)})
+        self.unfit = ""  # why ONNX Runtime runs it; empty: the kernel does
+        self._row = self._session.feed[0]
 
     def open(self) -> None:
         self._session.open()
+        try:
+            self._stack = read_stack(read_artefact(self.manifest), MEMBERS, FIRST_DIRECTION)
+            self._hidden = np.zeros(len(self._stack.b1))
+            found = self._difference()
+        except Unfit as error:
+            self.unfit = str(error)
+            return
+        if not found <= DIFFERENCE_MAX:
+            self.unfit = f"its answers by the kernel lie {found:.1e} from ONNX Runtime's"
+            return
+        self._session.close()
+
+    def _difference(self) -> float:
+        """The largest one to ONNX Runtime's answers over some made-up rows."""
+        rng, worst, own = np.random.default_rng(0), 0.0, np.zeros(3)
+        for _ in range(PROBES):
+            self._row[:] = rng.normal(0.0, 1.0, MEMBERS)
+            self._row[FIRST_DIRECTION - 1 : FIRST_DIRECTION + 3] = rng.integers(2), *rng.dirichlet((0.3, 0.3, 0.3))
+            stack(self._stack, self._row, FIRST_DIRECTION, self._hidden, own)
+            try:
+                self._session.run()
+            except Exception as error:  # a library's; the proof of a loaded version tells it
+                raise Unfit(f"ONNX Runtime does not run it: {type(error).__name__}") from error
+            found = float(np.abs(own - self._session.out["direction"][0]).max())
+            worst = found if not found <= worst else worst  # NaN stays
+        return worst
 
     def run(self, slots: list[int], batch: Batch, output: Output, importance: np.ndarray) -> None:
-        session = self._session
+        trend = batch.entry["trend"]
         for i in slots:
+            if not self.unfit:
+                answer(
+                    i, output.who, output.move, output.rise, output.pattern, output.direction, trend, self._stack,
+                    self._row, self._hidden, output.final,
+                )  # fmt: skip
+                continue
             gather_members(
-                output.who[i], output.move[i], output.rise[i], output.pattern[i], output.direction[i],
-                batch.entry[i]["trend"], session.feed[0],
-            )  # fmt: skip
-            session.run()
-            output.final[i] = session.out["direction"][0]
+                output.who[i],
+                output.move[i],
+                output.rise[i],
+                output.pattern[i],
+                output.direction[i],
+                trend[i],
+                self._row,
+            )
+            self._session.run()
+            output.final[i] = self._session.out["direction"][0]
 
     def run_members(self, members: np.ndarray, final: np.ndarray) -> None:
         """One row of inputs as training and golden rows have it."""
-        self._session.feed[0] = members
+        self._row[:] = members
+        if not self.unfit:
+            stack(self._stack, self._row, FIRST_DIRECTION, self._hidden, final)
+            return
         self._session.run()
         final[:] = self._session.out["direction"][0]
 
