@@ -160,6 +160,14 @@ cdef class Batch:
         """`vector_decision` of each vector that is kept, until the next `check`."""
         return self._decisions[:self.kept()]
 
+    @property
+    def rejected(self):
+        """Vectors that may not enter their windows, as the last `check` found."""
+        cdef uint64_t n, count = 0
+        for n in range(self.kept()):
+            count += self.decided[n].reason != 0
+        return count
+
     def has_good_symbols(self):
         """Whether each may become a name."""
         cdef uint64_t n
