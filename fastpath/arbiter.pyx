@@ -21,7 +21,8 @@ from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove
 
 from fastpath.atomics cimport failpoint, load_acquire, store_release
-from fastpath.layout cimport GAPS_MAX, RANGES_MAX, epoch_state, item_address, stream_row, stream_state
+from fastpath.items cimport item_address
+from fastpath.layout cimport GAPS_MAX, RANGES_MAX, epoch_state, stream_row, stream_state
 
 
 class Arrival(IntEnum):

@@ -15,9 +15,10 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 
 from fastpath.arbiter cimport added, gaps_since, standing
+from fastpath.items cimport item_address, items_address
 from fastpath.layout cimport (
-    CORRELATIONS_MAX, EXTRA_MAX, HISTORY_MAX, INDICATORS, SYMBOL_MAX, input_record, item_address, items_address,
-    key_row, request_slot, stream_state, vector_decision,
+    CORRELATIONS_MAX, EXTRA_MAX, HISTORY_MAX, INDICATORS, SYMBOL_MAX, input_record, key_row, request_slot,
+    stream_state, vector_decision,
 )
 from fastpath.ring cimport ByteRing, Ring
 from fastpath.wire cimport VECTORS_MAX, read_batch, wire_span, wire_vector
