@@ -3,8 +3,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from fastpath.ring import ByteRing, Ring
-
 no_key: int
 codes: dict[str, int]
 
@@ -48,9 +46,3 @@ class Batch:
         late: bool,
         bounds: Bounds,
     ) -> None: ...
-
-def fill_slots(requests: Ring, inputs: ByteRing, position: int, batch: Batch | None) -> None: ...
-def newest_of(decisions: NDArray[Any]) -> int: ...
-def apply(
-    decisions: NDArray[Any], keys: NDArray[Any], stream: int, generation: int, position: int, received_ns: int
-) -> list[int]: ...

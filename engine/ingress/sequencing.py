@@ -26,7 +26,8 @@ from engine.tenancy.plans import plan_of, read_plans
 from fastpath import arbiter, layout
 from fastpath.arbiter import Arrival
 from fastpath.ring import Ring
-from fastpath.vectors import Batch, fill_slots, newest_of
+from fastpath.slots import fill_slots, newest_of
+from fastpath.vectors import Batch
 from fastpath.wire import Envelope
 
 log = logging.getLogger("ingress")
