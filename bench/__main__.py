@@ -18,6 +18,8 @@ from bench import goals
 # Name, further words, and what makes it quick. Capacity comes before overload, which asks for what it found.
 RUNS: tuple[tuple[str, str, str], ...] = (
     ("ring", "", "--rounds 2"),
+    ("ingress", "", "--seconds 3"),
+    ("serialization", "", "--seconds 3"),
     ("lstm", "", "--seconds 3"),
     ("trees", "", "--seconds 3"),
     ("worker", "", "--rounds 5"),

@@ -1,12 +1,13 @@
 """Ingress: a message decoded, verified, decided and in its slots, beside what google.protobuf takes to parse it.
 
 Owns the rounds; run as `python -m bench.ingress`, in one process on one core. Prints a table, writes
-`bench/results/ingress.json`. The ingress is the engine's own, over a real arena, with a real key and token, without buses:
-what a bus costs is in `bench.wire`. Whoever would take what comes out of its rings is stood in for between two messages.
+`bench/results/ingress.json`. The ingress is the engine's own, over a real arena, with a real key and token, without
+buses: what a bus costs is in `bench.wire`. Whoever would take what comes out of its rings is stood in for between two
+messages.
 
-A round is a number of messages of each size, made before it begins, and each is timed: first by ingress, then google.protobuf
-parses the same bytes, envelope and payload, and nothing more. What must stay true: every message is accepted, and is
-seen to be; nothing is left out, whatever else the host did meanwhile.
+A round is a number of messages of each size, made before it begins, and each is timed: first by ingress, then
+google.protobuf parses the same bytes, envelope and payload, and nothing more. What must stay true: every message is
+accepted, and is seen to be; nothing is left out, whatever else the host did meanwhile.
 """
 
 import argparse
@@ -58,10 +59,9 @@ def ingress_at_work(folder: Path) -> Iterator[tuple[Ingress, str]]:
     keys = write_key_pair(folder)
     key = read_signing_key(str(keys.private))
     settings = replace(Settings(), auth=Auth(jwks_file=str(keys.public)))
-    token = sign(
-        key, user_id=USER, company_id=COMPANY, tier=Tier.ENTERPRISE, scopes=["predict"], audience=settings.auth.audience,
-        issuer=settings.auth.issuer, now_unix=time.time(), valid_s=86_400,
-    )  # fmt: skip
+    claims = {"user_id": USER, "company_id": COMPANY, "tier": Tier.ENTERPRISE, "scopes": ["predict"]}
+    auth = settings.auth
+    token = sign(key, **claims, audience=auth.audience, issuer=auth.issuer, now_unix=time.time(), valid_s=86_400)
     bells = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(BELLS)]
     arena = Arena.create(regions(settings, 1), digest(settings))
     try:

@@ -17,11 +17,12 @@ up, and only what is missing can still come. Counts of missing sequences stop at
 
 from enum import IntEnum
 
-from libc.stdint cimport UINT64_MAX, int64_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove
 
 from fastpath.atomics cimport failpoint, load_acquire, store_release
-from fastpath.layout cimport GAPS_MAX, RANGES_MAX, epoch_state, item_address, stream_row, stream_state
+from fastpath.items cimport item_address
+from fastpath.layout cimport GAPS_MAX, RANGES_MAX, epoch_state, stream_row, stream_state
 
 
 class Arrival(IntEnum):
@@ -332,3 +333,10 @@ def newest_minute(states, rows, uint64_t index):
     """Of the event times of the stream's inputs; 0 before its first."""
     cdef const stream_state *state = standing(states, rows, index)
     return state.newest_minute if state.applied else 0
+
+
+def use(rows, uint64_t index, uint32_t generation, uint64_t position, int64_t received_ns):
+    """Notes that an input used the row. False: the row is another owner's, or nobody's."""
+    cdef stream_row *row = <stream_row *> item_address(rows, index, sizeof(stream_row), "stream rows", True)
+    row.used, row.used_ns = position, received_ns
+    return row.taken != 0 and row.generation == generation

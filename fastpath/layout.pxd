@@ -33,12 +33,6 @@ cdef enum:
     CAUSES = 5              # why a breaker opens
 
 
-# Of the item at `index` of an array or anything else with a buffer; the caller holds it, so the address outlives that.
-cdef uint64_t item_address(array, uint64_t index, uint64_t item_bytes, str what, bint writable) except 0
-# Of the first one, and how many there are.
-cdef uint64_t items_address(array, uint64_t item_bytes, str what, bint writable, uint64_t *count) except? 0
-
-
 # -- the way of a vector ---------------------------------------------------------------------------
 
 cdef struct request_slot:               # writer: ingress. One vector, with all that was decided about it.

@@ -4,8 +4,6 @@ Owns nothing at run time; every process imports it. What must stay true, or the 
 struct has no hidden padding, a slot fits its ring, and related limits agree.
 """
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-
 import numpy as np
 
 slot_bytes = SLOT_BYTES
@@ -33,26 +31,6 @@ counters = COUNTERS
 buckets = BUCKETS
 stages = STAGES
 causes = CAUSES
-
-
-cdef uint64_t items_address(array, uint64_t item_bytes, str what, bint writable, uint64_t *count) except? 0:
-    cdef Py_buffer view
-    PyObject_GetBuffer(array, &view, PyBUF_SIMPLE | (PyBUF_WRITABLE if writable else 0))
-    cdef uint64_t address = <uint64_t> view.buf
-    cdef uint64_t size = <uint64_t> view.len
-    PyBuffer_Release(&view)
-    if size % item_bytes:
-        raise ValueError(f"{what}: expected items of {item_bytes} bytes, found {size // item_bytes * item_bytes} bytes and a rest")
-    count[0] = size // item_bytes
-    return address
-
-
-cdef uint64_t item_address(array, uint64_t index, uint64_t item_bytes, str what, bint writable) except 0:
-    cdef uint64_t count = 0
-    cdef uint64_t first = items_address(array, item_bytes, what, writable, &count)
-    if index >= count:
-        raise IndexError(f"{what}: row {index} of {count}")
-    return first + index * item_bytes
 
 
 def _check_dense(name, dtype):

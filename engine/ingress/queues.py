@@ -13,8 +13,7 @@ from engine.ingress.admission import Message
 
 ORDINARY_BYTES = 4 << 10  # of a message that is counted as one; larger ones fill a queue before their number does
 NAME_BYTES = 512  # of a message that left its name alone, about
-# Of a turn, which all others wait for. A message costs 1 and each of its vectors 1, as it about does in this process,
-# in the worker and in egress.
+# Of a turn, which all others wait for. A message costs 1 and each of its vectors 1, as it about does in the worker.
 QUANTUM = {Tier.FREE: 2, Tier.PRO: 4, Tier.ENTERPRISE: 8}
 
 

@@ -26,7 +26,8 @@ from engine.tenancy.plans import plan_of, read_plans
 from fastpath import arbiter, layout
 from fastpath.arbiter import Arrival
 from fastpath.ring import Ring
-from fastpath.vectors import Batch, fill_slots, newest_of
+from fastpath.slots import fill_slots, newest_of
+from fastpath.vectors import Batch
 from fastpath.wire import Envelope
 
 log = logging.getLogger("ingress")
@@ -65,6 +66,8 @@ class Sequencer:
         self.unreleased_max = limits.UNRELEASED_BATCHES * settings.engine.max_batch
         self.copies = FirstCopies()
         self.batch = Batch()  # of the message that is being taken
+        self._workers = shared.supervisor["shards"][0]
+        self._rows = {name: shared.streams[name] for name in ("shard", "generation", "taken")}
         self._lag = shared.stage(INGRESS, Stage.BUS_LAG)
 
     def open(self) -> None:
@@ -86,8 +89,8 @@ class Sequencer:
     def worker_of(self, company: str, stream: str) -> int:
         """Whose ring this stream's inputs go through."""
         row = self.tables.streams.names.get((company, stream))
-        shard = int(self.shared.streams[row]["shard"]) if row is not None else shard_of(company, stream)
-        return int(self.shared.supervisor[0]["shards"][shard])
+        shard = self._rows["shard"][row] if row is not None else shard_of(company, stream)
+        return int(self._workers[shard])
 
     def take(self, message: Message, worker: int) -> bool:
         """Decides a message, and accepts it where it becomes an answer. False: no room, ask again later."""
@@ -123,7 +126,7 @@ class Sequencer:
             self.steps.give_back()
             return False
         message.vectors = len(decisions)
-        self._count_accepted(head, decisions, late, missing)
+        self._count_accepted(head, late, missing)
         self.copies.remember(message)
         return True
 
@@ -191,7 +194,7 @@ class Sequencer:
         return index, arrival, missing
 
     def _head(self, message: Message, index: int, worker: int, arrival: int, missing: int) -> dict[str, int]:
-        envelope, engine, row = message.envelope, self.settings.engine, self.shared.streams[index]
+        envelope, engine, rows = message.envelope, self.settings.engine, self._rows
         return {
             "position": self.next_position,
             "epoch": envelope.epoch,
@@ -201,7 +204,7 @@ class Sequencer:
             "received_unix_ns": message.received_unix_ns,
             "timestamp": envelope.timestamp,
             "stream": index,
-            "generation": int(row["generation"]) + (not row["taken"]),  # a new owner, a new generation
+            "generation": int(rows["generation"][index]) + (not rows["taken"][index]),  # a new owner, a new generation
             "missing": min(missing, 0xFFFFFFFF),
             "worker": worker,
             "kind": message.kind,
@@ -276,15 +279,14 @@ class Sequencer:
         """The tables, as the record says; doing it twice is doing it once."""
         rows, states = self.shared.streams, self.shared.stream_states
         index, position = head["stream"], head["position"]
-        row = rows[index]
-        if not row["taken"] or row["generation"] != head["generation"]:
+        if not arbiter.use(rows, index, head["generation"], position, head["received_ns"]):
+            row = rows[index]
             row["company"], row["stream"] = company.encode(), stream.encode()
             row["company_bytes"], row["stream_bytes"] = len(company), len(stream)
             row["shard"] = shard_of(company, stream)
             row["generation"] = head["generation"]
             row["taken"] = 1
             self.tables.streams.restore(index, company, (company, stream))
-        row["used"], row["used_ns"] = position, head["received_ns"]
         newest = arbiter.newest_minute(states, rows, index)
         minute = newest if head["late"] else max(newest, newest_of(decisions))
         arbiter.apply(
@@ -298,20 +300,22 @@ class Sequencer:
             head["kind"] == Kind.HEARTBEAT,
         )
         self.steps.apply(decisions, index, head["generation"], company, position, head["received_ns"])
-        self.shared.ingress[0]["applied"] = position
+        self.shared.ingress["applied"] = position
 
-    def _count_accepted(self, head: dict[str, int], decisions: np.ndarray, late: bool, missing: int) -> None:
-        counters, kind = self.counters, head["kind"]
-        counters[Count.MISSING] += min(missing, 1 << 32)  # a counter that a sequence cannot wrap
-        if kind == Kind.HEARTBEAT:
-            counters[Count.HEARTBEATS] += 1
-            return
-        counters[Count.INPUTS_ACCEPTED] += 1
-        counters[Count.LATE] += late
-        counters[Count.VECTORS_ACCEPTED] += len(decisions)
-        counters[Count.REJECTED_VECTORS] += int(np.count_nonzero(decisions["reason"]))
-        counters[Count.REJECTED_MESSAGES] += kind == Kind.REJECTION
-        counters[Count.OVERLOADED] += head["reason"] == Reason.OVERLOADED
+    def _count_accepted(self, head: dict[str, int], late: bool, missing: int) -> None:
+        answer, decided = head["kind"] != Kind.HEARTBEAT, head["decisions"]
+        for count, more in (
+            (Count.MISSING, min(missing, 1 << 32)),  # a counter that a sequence cannot wrap
+            (Count.HEARTBEATS, not answer),
+            (Count.INPUTS_ACCEPTED, answer),
+            (Count.LATE, answer and late),
+            (Count.VECTORS_ACCEPTED, decided),
+            (Count.REJECTED_VECTORS, self.batch.rejected if decided else 0),
+            (Count.REJECTED_MESSAGES, head["kind"] == Kind.REJECTION),
+            (Count.OVERLOADED, head["reason"] == Reason.OVERLOADED),
+        ):
+            if more:
+                self.counters[count] += more
 
     def _count_duplicate(self, message: Message) -> None:
         """The first copy stands; other bytes under its name are somebody's mistake, and told."""

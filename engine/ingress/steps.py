@@ -11,7 +11,7 @@ import numpy as np
 from engine.ingress.tables import Tables
 from engine.ingress.values import bounds_of
 from engine.settings import Settings
-from fastpath import vectors
+from fastpath.slots import apply_keys
 from fastpath.vectors import Batch
 
 NOBODY = -1  # row of a late vector of an unknown key
@@ -61,7 +61,7 @@ class Steps:
     ) -> None:
         """Writes the key rows as decided."""
         keys = self.tables.shared.keys
-        for index in vectors.apply(decisions, keys, stream, generation, position, received_ns):
+        for index in apply_keys(decisions, keys, stream, generation, position, received_ns):
             symbol = decisions["symbol"][index].decode()
             self.tables.keys.restore(int(decisions["key"][index]), company, (stream, generation, symbol))
         self._reserved = []

@@ -28,7 +28,8 @@ from engine.replay.reading import Begin, Taped
 from engine.shared import Breaker
 from fastpath import layout
 from fastpath.ring import ByteRing, Ring
-from fastpath.vectors import Batch, fill_slots
+from fastpath.slots import fill_slots
+from fastpath.vectors import Batch
 
 SLOTS = 1024  # of the rings: microbatches and a message fit many times
 RECORD_BYTES = 8 << 20

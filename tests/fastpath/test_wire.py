@@ -16,7 +16,8 @@ from engine.ingress.values import bounds_of
 from engine.settings import Limits
 from fastpath import layout, wire
 from fastpath.ring import ByteRing, Ring
-from fastpath.vectors import Batch, fill_slots
+from fastpath.slots import fill_slots
+from fastpath.vectors import Batch
 from fastpath.wire import Envelope, NotRead
 from tests.fastpath.plain_vectors import check, slot_of
 from tests.fastpath.wild import Wild, sized, tag, varint

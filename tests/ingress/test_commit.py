@@ -9,7 +9,7 @@ from engine import records
 from engine.contract.ml.envelope_pb2 import MLProcessingEnvelope
 from engine.ingress import sequencing, steps
 from engine.shared import Count
-from fastpath import arbiter, vectors
+from fastpath import arbiter, slots
 from fastpath.ring import ByteRing, Ring
 from fastpath.vectors import Batch
 from tests.ingress.stand import EPOCH, Sender, Stand, arena, everything, vector
@@ -52,7 +52,7 @@ def half_written(area: memoryview, *_: object) -> None:
 
 def first_slot_filled(requests: Ring, inputs: ByteRing, position: int, batch: Batch) -> None:
     before = requests.slots.copy()
-    vectors.fill_slots(requests, inputs, position, batch)
+    slots.fill_slots(requests, inputs, position, batch)
     others = np.arange(requests.capacity) != requests.head & requests.mask
     requests.slots[others] = before[others]
     raise Death
@@ -71,9 +71,9 @@ NOT_ACCEPTED = {
     "record written, not published": (records, "write", dies(False, records.write)),
 }
 ACCEPTED = {
-    "before the slots": (sequencing, "fill_slots", dies(True, vectors.fill_slots)),
+    "before the slots": (sequencing, "fill_slots", dies(True, slots.fill_slots)),
     "after one slot": (sequencing, "fill_slots", first_slot_filled),
-    "slots written, not published": (sequencing, "fill_slots", dies(False, vectors.fill_slots)),
+    "slots written, not published": (sequencing, "fill_slots", dies(False, slots.fill_slots)),
     "slots published": (sequencing.Sequencer, "_apply_parts", dies(True, apply_parts)),
     "stream row written": (arbiter, "apply", dies(True, arbiter.apply)),
     "stream state written": (arbiter, "apply", dies(False, arbiter.apply)),
