@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from logging import Logger
 
 import numpy as np
@@ -22,7 +21,7 @@ from engine.bus.local import Reader
 from engine.contract.names import Kind
 from engine.egress.deadletters import dead_letter
 from engine.egress.encoding import Answer, Versions, as_internal, encode
-from engine.egress.gathering import Gathered
+from engine.egress.gathering import Gathered, Pending
 from engine.egress.kafka_out import WAITS, KafkaOut
 from engine.egress.nats_out import HEADER_BYTES_MAX, NatsOut
 from engine.records import Record
@@ -30,19 +29,6 @@ from engine.shared import EGRESS, FINISHED, Count, Expired, Shared, Stage, Verdi
 
 WRITE_EVERY_NS = 1_000_000  # so that an answer does not wait for all that are encoded after it
 CONFIRM_EVERY_S = 0.005  # nobody waits for a confirmation but room, so one PING stands for many answers
-
-
-@dataclass(slots=True)
-class Pending:
-    """One answer between gathering and done."""
-
-    gathered: Gathered
-    answer: Answer | None = None
-    sent_ns: int = 0
-    nats_connection: int = 0  # which one carried it, 0: none
-    kafka_end: int = 0  # where the ring to Kafka has it, 0: it has not, WAITS: it will have
-    local_sent: bool = False
-    done: bool = False
 
 
 class Delivery:

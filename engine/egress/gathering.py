@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine import records
+from engine.egress.encoding import Answer
 from engine.shared import Stage
 from fastpath.ring import ByteRing, Ring
 
@@ -37,6 +38,19 @@ class Gathered:
             Stage.EGRESS: sent_ns - answered_ns,
             Stage.ENGINE: sent_ns - received_ns,
         }
+
+
+@dataclass(slots=True)
+class Pending:
+    """One answer between gathering and done."""
+
+    gathered: Gathered
+    answer: Answer | None = None
+    sent_ns: int = 0
+    nats_connection: int = 0  # which one carried it, 0: none
+    kafka_end: int = 0  # where the ring to Kafka has it, 0: it has not, WAITS: it will have
+    local_sent: bool = False
+    done: bool = False
 
 
 class Gatherer:
