@@ -19,6 +19,7 @@ DECISION_BYTES = layout.vector_decision_dtype.itemsize
 TEXTS = ("company", "stream", "user", "correlation", "traceparent", "tracestate", "detail")
 LENGTHS = tuple(f"{name}_bytes" for name in TEXTS)
 FIELDS = layout.input_record_dtype.names
+NO_DECISIONS = np.zeros(0, layout.vector_decision_dtype)
 _CODES = {"u8": "Q", "i8": "q", "u4": "I", "u2": "H", "u1": "B"}
 _ZEROS = dict.fromkeys(FIELDS, 0)  # whose order a head keeps
 _FORMAT = "=" + "".join(_CODES[layout.input_record_dtype[name].str[1:]] for name in FIELDS)
@@ -64,8 +65,8 @@ def write(area: memoryview, head: Mapping[str, int], decisions: bytes, texts: li
     area[:HEAD_BYTES] = _HEAD.pack(*whole.values())
 
 
-def read(inputs: ByteRing, position: int, with_raw: bool = True) -> Record:
-    """The record at a byte position.
+def read(inputs: ByteRing, position: int, whole: bool = True) -> Record:
+    """The record at a byte position; not whole: without decisions and raw bytes.
 
     Raises
     ------
@@ -82,9 +83,9 @@ def read(inputs: ByteRing, position: int, with_raw: bool = True) -> Record:
         )
     area = inputs.view(position, end)
     at = HEAD_BYTES + decisions_count * DECISION_BYTES
-    decisions = np.frombuffer(area[HEAD_BYTES:at], layout.vector_decision_dtype).copy()
-    texts = {}
-    for name, length in zip(TEXTS, lengths, strict=True):
-        texts[name] = str(area[at : at + length], "utf-8")
+    decisions = np.frombuffer(area[HEAD_BYTES:at], layout.vector_decision_dtype).copy() if whole else NO_DECISIONS
+    texts = []
+    for length in lengths:
+        texts.append(str(area[at : at + length], "utf-8") if length else "")
         at += length
-    return Record(head, decisions, raw=bytes(area[at : at + raw_bytes]) if with_raw else b"", **texts)
+    return Record._make((head, decisions, *texts, bytes(area[at : at + raw_bytes]) if whole else b""))

@@ -61,7 +61,7 @@ def test_a_record_that_was_read_is_a_copy() -> None:
 def test_raw_bytes_are_left_out_where_nobody_wants_them() -> None:
     inputs = ring()
     position = write(inputs, ["a"] * len(records.TEXTS), np.zeros(0, layout.vector_decision_dtype), b"raw")
-    assert records.read(inputs, position, with_raw=False).raw == b""
+    assert records.read(inputs, position, whole=False).raw == b""
 
 
 @pytest.mark.parametrize(

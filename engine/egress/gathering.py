@@ -84,7 +84,7 @@ class Gatherer:
             self._parts.append(slot)
             if len(self._parts) == int(slot["count"]):
                 parts, self._parts = self._parts, []
-                record = records.read(self.inputs, int(slot["record"]), with_raw=False)
+                record = records.read(self.inputs, int(slot["record"]), whole=False)
                 found, expected = record.head["position"], int(slot["input"])
                 if found != expected:
                     raise RuntimeError(

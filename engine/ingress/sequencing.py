@@ -23,7 +23,7 @@ from engine.ingress.values import read_vectors
 from engine.settings import Settings
 from engine.shared import FINISHED, INGRESS, Count, Shared, Stage, verdict_of
 from engine.tenancy.plans import plan_of, read_plans
-from fastpath import arbiter, layout
+from fastpath import arbiter
 from fastpath.arbiter import Arrival
 from fastpath.ring import Ring
 from fastpath.slots import fill_slots, newest_of
@@ -33,7 +33,6 @@ from fastpath.wire import Envelope
 log = logging.getLogger("ingress")
 
 LATE = (Arrival.LATE, Arrival.LATE_PREVIOUS)
-NO_DECISIONS = np.zeros(0, layout.vector_decision_dtype)
 
 
 class Sequencer:
@@ -106,7 +105,7 @@ class Sequencer:
         if arrival == Arrival.DUPLICATE:
             self._count_duplicate(message)
             return True
-        late, decisions, detail = arrival in LATE, NO_DECISIONS, ""
+        late, decisions, detail = arrival in LATE, records.NO_DECISIONS, ""
         head = self._head(message, index, worker, arrival, missing)
         if message.kind == Kind.VECTOR:
             try:
