@@ -56,7 +56,7 @@ class NatsLink:
 
     @property
     def is_up(self) -> bool:
-        return self._came and self.client.is_connected
+        return self._came and self.client.is_connected and self._wire.is_open
 
     def publish(self, subject: str, body: bytes, name: str = "") -> None:
         """Into the connection's buffer. ConnectionClosedError, MaxPayloadError; `name` is the message's id."""
@@ -74,6 +74,13 @@ class NatsLink:
     async def flush(self, timeout_s: float) -> None:
         """Returns once the server has all that was published before. TimeoutError, or an error of the client's."""
         await self.client.flush(timeout=timeout_s)  # type: ignore[arg-type]  # seconds, and it takes a fraction
+
+    def ping(self) -> asyncio.Future[bool]:
+        """Is done once the server has all that was published before; never, if the connection breaks first."""
+        pong: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.client._pongs.append(pong)
+        self._wire.write(b"PING\r\n")
+        return pong
 
     def check(self) -> None:
         """Raises what kept the first connection from being made: a file that cannot be read, never an absent server."""

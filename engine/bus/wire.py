@@ -53,6 +53,11 @@ class Wire(TcpTransport):
         return True  # or the client would make itself another one
 
     @property
+    def is_open(self) -> bool:
+        """Known here before the client hears of it; uvloop raises where a closed one is written to."""
+        return self._io_writer is not None and not self._io_writer.is_closing()
+
+    @property
     def writer(self) -> asyncio.StreamWriter:
         assert self._io_writer is not None
         return self._io_writer

@@ -32,7 +32,7 @@ class NatsOut:
         self.log = log
         self.waiting_bytes = 0
         self.outbox: deque[tuple[Answer, Any]] = deque()
-        self._ping: asyncio.Task | None = None
+        self._pong: asyncio.Future[bool] | None = None
 
     @property
     def is_up(self) -> bool:
@@ -60,21 +60,16 @@ class NatsOut:
         connection = self.link.connections
         if not self.link.is_up:
             return 0
-        self._ping = asyncio.get_running_loop().create_task(self.link.flush(CONFIRM_LIMIT_S))
-        await asyncio.wait({self._ping})  # ends with the connection too, see `connection_lost`
-        if self._ping.cancelled():
+        pong = self._pong = self.link.ping()
+        await asyncio.wait({pong}, timeout=CONFIRM_LIMIT_S)
+        if not pong.done() or pong.cancelled():  # not cancelled for being slow: the client still takes its PONG
             return 0
-        try:
-            self._ping.result()
-        except (NatsError, TimeoutError, OSError):
-            return 0
-        # A client that lost its server ends a flush at once and without an error.
         return connection if connection == self.link.connections and self.link.is_up else 0
 
     def connection_lost(self) -> None:
         """The PONG that is waited for will never come; what it was to confirm is ahead of all that leaves next."""
-        if self._ping is not None:
-            self._ping.cancel()
+        if self._pong is not None:
+            self._pong.cancel()
 
     def keep(self, answer: Answer, owner: Any) -> None:
         """For when it is back."""

@@ -24,7 +24,7 @@ from fastpath.doorbell import Doorbell
 from tests.egress.role import Server, at_work, done, hand_over, listen, settings_for, take
 from tests.egress.stand import Inbox, comparable, run, until
 from tests.ingress.stand import Sender, Stand, vector
-from tests.system.servers import Issuer
+from tests.system.servers import Issuer, halt
 
 
 def test_answers_leave_over_nats_under_their_names_and_are_done_once_confirmed(
@@ -93,7 +93,7 @@ def test_what_a_killed_server_did_not_confirm_goes_out_again_with_the_same_bits(
             hand_over(shared)
             await until(lambda: len(got) == 3 and done(shared, 1, 2, 3), "the first ones")
             assert server.handle is not None
-            server.handle.send_signal(19)  # SIGSTOP: what is written now is not confirmed
+            halt(server.handle.pid)  # what is written now is not confirmed
             take(stand, sender, 3)
             hand_over(shared)
             await until(lambda: shared.children[EGRESS.row]["counters"][Count.SENT] == 6, "written")
@@ -115,6 +115,29 @@ def test_what_a_killed_server_did_not_confirm_goes_out_again_with_the_same_bits(
         assert all(len(bits) == 1 for bits in answers.values())
         assert shared.children[EGRESS.row]["counters"][Count.RESENT] == 3
         assert shared.answers[0].tail == shared.answers[0].head
+
+    run(main())
+
+
+def test_a_connection_that_closed_before_its_client_heard_of_it_is_not_written_to(
+    tmp_path: Path, issuer: Issuer, server: Server, shared_for: Any
+) -> None:
+    async def main() -> None:
+        settings = settings_for(tmp_path, issuer, server.url, local=False)
+        shared = shared_for(settings)
+        stand, sender = Stand(shared, settings), Sender()
+        got = await listen(server.url)
+        async with at_work(shared, settings) as egress:
+            await until(lambda: egress.link.is_up, "nats is up")
+            take(stand, sender, 3)
+            egress.link._wire.writer.transport.abort()
+            assert egress.link.client.is_connected
+            assert not egress.link.is_up
+            hand_over(shared)
+            egress.soon()
+            await until(lambda: done(shared, 1, 2, 3), "all are confirmed")
+            await until(lambda: len(got) == 3, "all are read")
+            assert egress.link.connections == 2
 
     run(main())
 
@@ -162,7 +185,7 @@ def test_with_nats_gone_local_readers_go_on_and_room_does_not_run_out(
             inbox = await Inbox().open(f"{settings.bus.local.path}.out", issuer.token("acme"))
             await until(lambda: egress.readers, "the reader is known")
             assert server.handle is not None
-            server.handle.send_signal(19)
+            halt(server.handle.pid)
             take(stand, sender, 2)  # written to a server that will never confirm them, and to the reader
             hand_over(shared)
             await until(lambda: inbox.sequences == [1, 2], "the reader has them")

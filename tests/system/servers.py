@@ -37,6 +37,16 @@ def until(holds: Callable[[], object], within_s: float, what: str):
     return value
 
 
+def halt(pid: int) -> None:
+    """SIGSTOP, and returns once no thread of it runs any more: a moment later, on another processor."""
+
+    def states() -> set[str]:
+        return {path.read_text().rsplit(")", 1)[1].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")}
+
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: states() == {"T"}, 5, f"process {pid} is stopped")
+
+
 def accepts(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
