@@ -145,12 +145,12 @@ def record(folder: Path) -> Live:
 
         def begun_anew() -> bool:
             """The new watch may have had to wait until windows could be copied."""
-            live.send(9)
+            live.send(60)
             live.receive()
-            found = tape.segments(folder / "tape")
-            return len(found) >= 3 and tape.read_head(found[-1])["whole"]
+            found = [tape.read_head(path)["whole"] for path in tape.segments(folder / "tape")]
+            return sum(found) >= 3 and found[-1]
 
-        until(begun_anew, WITHIN_S, "the tape goes on with a segment that replay can begin at")
+        until(begun_anew, WITHIN_S, "the tape goes on with segments that replay can begin at")
         live.send(300)
         live.odd_ones()
         live.send(300)

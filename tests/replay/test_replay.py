@@ -168,7 +168,7 @@ def test_replay_stops_at_a_hole_unless_it_is_told_to_skip(tape: Path, plain: lis
     copy = tmp_path / "copy"
     shutil.copytree(tape, copy)
     paths = format.segments(copy)[:1] + [each for each in format.segments(copy)[1:] if format.read_head(each)["whole"]]
-    first, behind = format.read_head(paths[1])["first"], format.read_head(paths[2])["first"]
+    behind = format.read_head(paths[2])["first"]
     for each in format.segments(copy):
         if paths[0] < each < paths[2]:
             each.unlink()
@@ -178,7 +178,7 @@ def test_replay_stops_at_a_hole_unless_it_is_told_to_skip(tape: Path, plain: lis
     newest = max(int.from_bytes(frame.body[8:16], "little") for frame in Reader(paths[0]) if frame.part == Part.INPUT)
     missing = f"{paths[2]}: {behind - newest - 1} inputs are missing behind position {newest}"
     assert str(raised.value) == f"{missing}; --skip-holes goes on behind them"
-    assert found[-1].position <= newest >= first - 1
+    assert found[-1].position <= newest
     notes: list[str] = []
     found = list(results(choice_of(copy, skip_holes=True), 1, notes.append))
     assert notes == [missing]

@@ -18,8 +18,8 @@ from tests.system.servers import EngineProcess, Issuer, nats_server
 from tests.system.traffic import MINUTE_NS, Reader, Stream, connected, eventually, paced
 
 QUIET_PER_S, QUIET_COUNT = 40, 160
-VECTORS = 16  # of each of the loud one's messages
-BURST, BURSTS_PER_S, BURSTS = 100, 10, 60  # so many of them at once: far more than one worker answers in between
+VECTORS = 64  # of each of the loud one's messages
+BURST, BURSTS_PER_S, BURSTS = 120, 10, 60  # so many of them at once: far more than one worker answers in between
 MAX_BATCH = 4
 # What may be taken between a quiet vector's arrival and itself: what the ring held, one input more than its bound at
 # most; and one turn, which may end in debt by one message.
