@@ -12,7 +12,7 @@ from tests.system.traffic import MINUTE_NS, Answer, Reader, Stream, connected, e
 
 QUIET_PER_S, QUIET_S = 50, 4
 VECTORS = 64  # of each of the hog's messages
-HOG_PER_S = 50  # so many messages: more vectors than one worker answers one by one
+BURSTS_PER_S, BURST = 20, 20  # of so many messages: many times the vectors that one worker answers one by one
 GROWTH_BYTES_MAX = 48 << 20
 
 
@@ -45,9 +45,11 @@ async def quietly(client, reader: Reader, stream: Stream) -> list[Answer]:
 async def flood(client, stream: Stream) -> None:
     """As much as ten others together, and more, until it is cancelled."""
     symbols = [f"HOG{n}" for n in range(VECTORS)]
-    async for _ in paced(HOG_PER_S, 1 << 40):
+    async for _ in paced(BURSTS_PER_S, 1 << 40):
         stream.event_ns += MINUTE_NS
-        await client.publish(stream.subject, stream.message([stream.vector(symbol) for symbol in symbols]))
+        vectors = [stream.vector(symbol) for symbol in symbols]  # costs more than sending them
+        for _ in range(BURST):
+            await client.publish(stream.subject, stream.message(vectors))
 
 
 def test_more_work_than_can_be_done_is_answered_expired_or_overloaded_and_memory_stays_flat(tmp_path: Path) -> None:
