@@ -24,6 +24,8 @@ from tests.replay.conftest import choice_of, digest_of, replayed
 from tests.replay.recorded import Live
 from tests.system.servers import ROOT
 
+UNSETTLED_MAX = 80  # at the end of a segment: more than are ever on their way
+
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "engine", *words], cwd=ROOT, capture_output=True, text=True)
@@ -67,9 +69,10 @@ def test_every_segment_can_be_begun_at(tape: Path, plain: list[Result]) -> None:
         if not head["whole"]:
             continue  # the first of a watch that was started again may be that; the next one is whole
         # What became of its last inputs is told by the next segment: one of those may have expired.
-        rest = [each for each in replayed(path) if each.live is not None]
+        found = replayed(path)
+        rest = [each for each in found if each.live is not None]
         expected = {each.position: each.values for each in plain}
-        assert rest
+        assert len(rest) >= len(found) - UNSETTLED_MAX
         assert [each.position for each in rest if each.values != expected[each.position]] == [], path
 
 
@@ -185,8 +188,9 @@ def test_replay_stops_at_a_hole_unless_it_is_told_to_skip(tape: Path, plain: lis
     kept = [each for each in plain if each.position <= newest or each.position >= behind]
     assert [each.position for each in found] == [each.position for each in kept]
     # What became of the last ones before the hole is not on the tape any more.
-    differ = [each.position for each, whole in zip(found, kept, strict=True) if each.values != whole.values]
-    assert [position for position in differ if not newest - 20 <= position <= newest] == []
+    known = [(each, whole) for each, whole in zip(found, kept, strict=True) if each.live is not None]
+    assert len(known) >= len(found) - UNSETTLED_MAX
+    assert [each.position for each, whole in known if each.values != whole.values] == []
 
     ended = command("replay", str(copy), "--json")
     assert ended.returncode == 1
