@@ -31,12 +31,15 @@ class Child:
     `row` is an array of `child_row` of shape (1,); its counters outlive the process.
     """
 
-    def __init__(self, role: str, seat: Seat, settings: Settings, shared: Shared, owner_pid: int) -> None:
+    def __init__(
+        self, role: str, seat: Seat, settings: Settings, shared: Shared, owner_pid: int, gpus: int = 0
+    ) -> None:
         self.role = role
         self.seat = seat
         self.settings = settings
         self.shared = shared
         self.owner_pid = owner_pid
+        self.gpus = gpus  # of the host, that models run on
         self.row = shared.children[seat.row : seat.row + 1]
         self.log = open_log(seat.name)
         self.egress_bell = EGRESS.row

@@ -26,6 +26,10 @@ class ModelError(TickpathError):
     """A model's folder, manifest or artefact cannot be used. The message names the file."""
 
 
+class CudaError(TickpathError):
+    """What CUDA refused. The message names the call and the reason."""
+
+
 class BusError(TickpathError):
     """A bus cannot be reached or refused what was asked of it."""
 

@@ -53,6 +53,14 @@ class BusState(IntEnum):
     UP = 2
 
 
+class Gpu(IntEnum):
+    """Of a worker."""
+
+    NONE = 0  # none is wanted
+    IN_USE = 1
+    AWAY = 2  # one is wanted, and the processor stands in for it
+
+
 class Breaker(IntEnum):
     CLOSED = 0
     OPEN = 1

@@ -316,7 +316,8 @@ cdef struct child_row:                  # writer: the child, but for `seat` and 
     uint64_t slow[64]                   # runs beyond the version's budget, whatever came of them
     uint64_t seat                       # supervisor: worker index + 1; 0: stand by
     uint64_t order                      # supervisor: ORDER_*
-    uint64_t _free[3]
+    uint64_t gpu                        # GPU_*
+    uint64_t _free[2]
 
 cdef struct supervisor_board:           # writer: supervisor
     uint64_t state                      # ENGINE_*

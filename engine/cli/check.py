@@ -26,6 +26,7 @@ CHECKS: dict[str, Callable[[Settings], Iterator[Finding]]] = {
     "name": checks_host.name,
     "memory": checks_host.memory,
     "cores": checks_host.cores,
+    "gpus": checks_host.gpus,
     "processor": checks_host.processor,
     "kernels": checks_host.kernels,
     "files": checks_host.files,

@@ -9,20 +9,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine.cli.findings import FAIL, OK, WARN, Finding
+from engine.gpus import usable
 from engine.settings import Settings
 
 FEATURES = ("avx2", "fma")
 STAGES = ("ingress", "egress")  # beside the workers, the processes that wait at rings
 
 
-def gpus() -> int:
-    return len(list(Path("/dev").glob("nvidia[0-9]*")))
-
-
 def workers(settings: Settings) -> int:
+    """As `run` counts them."""
     from engine.shared import worker_count
 
-    return worker_count(settings, len(os.sched_getaffinity(0)), gpus=0)  # as `run` counts them
+    return worker_count(settings, len(os.sched_getaffinity(0)), usable(settings)[0])
+
+
+def gpus(settings: Settings) -> Iterator[Finding]:
+    count, why = usable(settings)
+    if count:
+        yield Finding(OK, "gpus", f"models run on {count} GPU{'s' if count > 1 else ''}")
+    elif why:
+        level = FAIL if settings.engine.device == "cuda" else WARN
+        do = 'install the extra `cuda` and NVIDIA\'s driver, or set engine.device = "cpu"'
+        yield Finding(level, "gpus", f"models run on the processor: {why}", do)
 
 
 def name(settings: Settings, sockets: Path = Path("/proc/net/unix")) -> Iterator[Finding]:
@@ -64,8 +72,6 @@ def cores(settings: Settings) -> Iterator[Finding]:
             f"engine.cpus names {', '.join(map(str, missing))}; this process may run on {_ranges(allowed)}",
             "name some of those, or none",
         )
-    if settings.engine.device == "cuda" and not gpus():
-        yield Finding(FAIL, "cores", 'engine.device = "cuda", but there is no GPU here', 'set it to "auto" or "cpu"')
     have = _quota(len(allowed))
     count = workers(settings)
     hot = len(STAGES) + count

@@ -60,7 +60,7 @@ def _open(manifest: "Manifest") -> str:
     from engine.inference import constants
     from engine.inference.models.lstm import PriceModel
     from engine.inference.models.trees import DirectionModel
-    from engine.inference.predictor import opened
+    from engine.inference.opening import opened
     from engine.inference.proof import prove
 
     model = opened(manifest, constants.new_book(1, 0, 0), 0)

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from engine.errors import SettingsError, TapeError
+from engine.gpus import usable
 from engine.replay.diff import Difference, compare
 from engine.replay.digest import Digest
 from engine.replay.parquet import Table
@@ -155,6 +156,7 @@ def _choice(arguments: argparse.Namespace, settings: Settings) -> Choice:
         arguments.tape,
         Path(settings.models.path),
         arguments.max_batch or settings.engine.max_batch,
+        usable(settings)[0],
         arguments.skip_holes,
         arguments.current_models or (arguments.diff or "").endswith(".toml"),
         stream,

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from engine.errors import SettingsError
+from engine.gpus import usable
 from engine.logs import open_log
 from engine.registry.manifest import read_store
 from engine.settings import Settings, load
@@ -29,8 +30,11 @@ def main(arguments: argparse.Namespace) -> int:
         Path(settings.models.path),
         lambda error: log.error("a model version is left out, its fallback answers: %s", error),
     )
-    workers = worker_count(settings, len(os.sched_getaffinity(0)), gpus=0)
-    supervisor = Supervisor(settings, manifests, workers, log)
+    gpus, why = usable(settings)
+    if why:
+        log.warning("models run on the processor: %s", why)
+    workers = worker_count(settings, len(os.sched_getaffinity(0)), gpus)
+    supervisor = Supervisor(settings, manifests, workers, gpus, log)
     supervisor.open()
     try:
         return supervisor.run()

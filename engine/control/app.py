@@ -7,6 +7,7 @@ every error is `application/problem+json` and tells strangers nothing of the ins
 
 import time
 from collections import deque
+from collections.abc import Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -18,7 +19,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from engine import gpus
 from engine.control import exposition, health, metrics, processes, samples
+from engine.gpus import Memory
 from engine.settings import Settings
 from engine.shared import Shared
 
@@ -32,11 +35,16 @@ class Watch:
         self.version = version
         self.cores = cores
         self.costs = processes.Costs()
+        self.gpu_memory: list[Memory] = []
+        self._read_gpu_memory: Callable[[], list[Memory]] | None = None
         self.samples: deque[samples.Sample] = deque(maxlen=samples.KEPT)
 
     def look(self) -> None:
         """Once a second: one more sample."""
         self.costs.read(processes.pids(self.shared))
+        if any(self.shared.children[seat.row]["gpu"] for seat in processes.worker_seats(self.shared)):
+            self._read_gpu_memory = self._read_gpu_memory or gpus.memory_reader()
+            self.gpu_memory = self._read_gpu_memory()
         self.samples.append(samples.take(self.shared, time.monotonic_ns(), self.costs.cpu_s))
 
     def verdict(self) -> health.Verdict:
@@ -50,7 +58,7 @@ def make_app(watch: Watch) -> Starlette:
         verdict = watch.verdict()
         rates = samples.rates(watch.samples)
         now = datetime.now(UTC)
-        body = health.body(shared, settings, verdict, rates, watch.cores, watch.version, now)
+        body = health.body(shared, settings, verdict, rates, watch.cores, watch.gpu_memory, watch.version, now)
         return _json(body, 503 if verdict.health is health.Health.UNHEALTHY else 200)
 
     async def live(request: Request) -> Response:
@@ -63,7 +71,9 @@ def make_app(watch: Watch) -> Starlette:
 
     async def scrape(request: Request) -> Response:
         rates = samples.rates(watch.samples)
-        lines = metrics.page(shared, settings, watch.costs.now, rates, watch.cores, time.monotonic_ns())
+        lines = metrics.page(
+            shared, settings, watch.costs.now, rates, watch.cores, watch.gpu_memory, time.monotonic_ns()
+        )
         return Response("\n".join(lines) + "\n", headers={"content-type": exposition.CONTENT_TYPE} | NOT_KEPT)
 
     return Starlette(

@@ -6,14 +6,16 @@ Nothing here believes a process that the supervisor does not call ready, because
 still says what it said last.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, NamedTuple
 
 from engine.control.processes import life, seats, worker_seats
 from engine.control.samples import Rates
+from engine.gpus import Memory
 from engine.settings import Settings
-from engine.shared import CONTROL, EGRESS, INGRESS, KAFKA, WATCH, Breaker, BusState, Count, Engine, Life, Shared
+from engine.shared import CONTROL, EGRESS, INGRESS, KAFKA, WATCH, Breaker, BusState, Count, Engine, Gpu, Life, Shared
 from engine.tenancy.tiers import BASELINE, VOTE
 
 TICK_AGE_MAX_NS = 1_000_000_000  # an older tick of the supervisor: nobody watches the children
@@ -69,6 +71,7 @@ def _slight(shared: Shared, settings: Settings) -> list[str]:
             reasons.append(f"{seat.name} is {now.name.lower()}")
     if shared.children[WATCH.row]["counters"][Count.TAPE_STUCK]:
         reasons.append("the tape cannot be written")
+    reasons += [f"{name} runs its models on the processor: its GPU is away" for name in without_gpu(shared)]
     unserved = shared.workers - len(served(shared))
     if unserved:
         reasons.append(f"{unserved} of {shared.workers} workers away")
@@ -88,6 +91,12 @@ def served(shared: Shared) -> set[int]:
     """Indexes of the workers' rings that a ready process serves; a spare has none."""
     ready = [seat for seat in worker_seats(shared) if life(shared, seat) is Life.READY]
     return {int(shared.children[seat.row]["seat"]) - 1 for seat in ready} - {-1}
+
+
+def without_gpu(shared: Shared) -> list[str]:
+    """Names of ready workers that the processor stands in for their GPU."""
+    ready = [seat for seat in worker_seats(shared) if life(shared, seat) is Life.READY]
+    return [seat.name for seat in ready if int(shared.children[seat.row]["gpu"]) == Gpu.AWAY]
 
 
 def ready(shared: Shared, settings: Settings, now_ns: int) -> bool:
@@ -130,7 +139,14 @@ def word(breaker: Breaker) -> str:
 
 
 def body(
-    shared: Shared, settings: Settings, verdict: Verdict, rates: Rates, cores: float, version: str, now: datetime
+    shared: Shared,
+    settings: Settings,
+    verdict: Verdict,
+    rates: Rates,
+    cores: float,
+    gpu_memory: Sequence[Memory],
+    version: str,
+    now: datetime,
 ) -> dict[str, Any]:
     """The JSON of `/health`, in the contract's order."""
     models = {
@@ -147,7 +163,7 @@ def body(
         "timestamp": f"{now.astimezone(UTC):%Y-%m-%dT%H:%M:%S}.{now.microsecond // 1000:03d}Z",
         "version": version,
         **models,
-        "gpu_memory": [],
+        "gpu_memory": [memory._asdict() for memory in gpu_memory],
         "cpu_usage": round(rates.cores / cores, 4),
         "avg_inference_time_ms": round(rates.inference_ms, 4),
         "throughput_predictions_per_second": round(rates.predictions_per_s, 1),

@@ -5,15 +5,16 @@ nothing, so a scrape disturbs nobody. What must stay true: every counter of the 
 the table; labels are process, stage, model, status, cause and bus alone, never a symbol, a user, a company.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from engine.control import health
 from engine.control.exposition import Labels, family, histogram
 from engine.control.processes import Cost, life, seats, worker_seats
 from engine.control.samples import Rates
+from engine.gpus import Memory
 from engine.settings import Settings
-from engine.shared import Breaker, Cause, Count, Engine, Life, Seat, Shared, Stage
+from engine.shared import Breaker, Cause, Count, Engine, Gpu, Life, Seat, Shared, Stage
 from engine.tenancy.tiers import BASELINE, VOTE
 
 
@@ -89,7 +90,13 @@ STAGES: dict[Stage, str] = {
 
 
 def page(
-    shared: Shared, settings: Settings, costs: dict[str, Cost], rates: Rates, cores: float, now_ns: int
+    shared: Shared,
+    settings: Settings,
+    costs: dict[str, Cost],
+    rates: Rates,
+    cores: float,
+    gpu_memory: Sequence[Memory],
+    now_ns: int,
 ) -> Iterator[str]:
     """Every line of the page; `costs` by process name, `now_ns` by CLOCK_MONOTONIC."""
     yield from _status(shared, settings, now_ns)
@@ -99,6 +106,7 @@ def page(
     yield from _queues(shared)
     yield from _stages(shared)
     yield from _host(shared, costs, rates, cores)
+    yield from _gpus(shared, gpu_memory)
 
 
 def _status(shared: Shared, settings: Settings, now_ns: int) -> Iterator[str]:
@@ -255,6 +263,21 @@ def _host(shared: Shared, costs: dict[str, Cost], rates: Rates, cores: float) ->
     yield from family("tickpath_arena_bytes", "gauge", "Size of the shared memory.", [({}, shared.arena.bytes)])
     yield from family("tickpath_allowed_cores", "gauge", "Cores that the engine may use.", [({}, cores)])
     yield from family("tickpath_used_cores", "gauge", "Cores used over the last ten seconds.", [({}, rates.cores)])
+
+
+def _gpus(shared: Shared, memory: Sequence[Memory]) -> Iterator[str]:
+    """Nothing where models are not to run on any."""
+    away = [seat for seat in worker_seats(shared) if shared.children[seat.row]["gpu"]]
+    if not away:
+        return
+    samples = [({"process": seat.name}, shared.children[seat.row]["gpu"] == Gpu.AWAY) for seat in away]
+    yield from family("tickpath_gpu_away", "gauge", "1 while the processor stands in for a worker's GPU.", samples)
+    for name, text, field in (
+        ("used", "Memory of a GPU in use, by whomever.", "used_bytes"),
+        ("total", "Memory of a GPU.", "total_bytes"),
+    ):
+        samples = [({"gpu": str(each.gpu)}, getattr(each, field)) for each in memory]
+        yield from family(f"tickpath_gpu_memory_{name}_bytes", "gauge", text, samples)
 
 
 def _of_owner(shared: Shared, owner: str) -> list[Seat]:

@@ -8,16 +8,18 @@ from pathlib import Path
 
 from engine import limits
 from engine.child import Child
+from engine.errors import CudaError
 from engine.inference import jit, microbatch
 from engine.inference.loop import serve
+from engine.inference.models.cuda import Device
 from engine.inference.predictor import Predictor
-from engine.shared import Phase
+from engine.shared import Gpu, Phase, worker_seat
 
 
 def run(child: Child) -> int:
     settings, shared = child.settings, child.shared
     predictor = Predictor(
-        Path(settings.models.path), shared.versions, shared.plans, child.row, settings.engine.max_batch
+        Path(settings.models.path), shared.versions, shared.plans, child.row, settings.engine.max_batch, gpu_of(child)
     )
     if not any(jit.FOLDER.glob("*.nbc")):
         child.log.info("compiling kernels (first start), which takes a minute or two")
@@ -29,6 +31,27 @@ def run(child: Child) -> int:
     if worker < 0:
         return 0
     return serve(child, predictor, worker)
+
+
+def gpu_of(child: Child) -> Device | None:
+    """The GPU that this worker's graphs run on, by its place among the workers; None: the processor runs them."""
+    row, number = child.row[0], child.seat.row - worker_seat(0).row
+    row["gpu"] = Gpu.AWAY if child.settings.engine.device == "cuda" else Gpu.NONE
+    if not child.gpus:
+        return None
+    number %= child.gpus
+
+    def tell(why: str) -> None:
+        row["gpu"] = Gpu.AWAY
+        child.log.error("GPU %d is lost, models run on the processor: %s", number, why)
+
+    try:
+        device = Device(number, tell)
+    except CudaError as error:
+        tell(str(error))
+        return None
+    row["gpu"] = Gpu.IN_USE
+    return device
 
 
 def await_seat(child: Child) -> int:

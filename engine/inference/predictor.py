@@ -10,7 +10,6 @@ and windows, whatever else is in the microbatch; nothing is compiled, opened or 
 import logging
 import time
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,19 +17,18 @@ from engine import limits
 from engine.errors import ModelError
 from engine.inference import batch as arrays
 from engine.inference import constants
-from engine.inference.batch import ENSEMBLE, EXPIRED, MASKED, MODEL, NOBODY, PREDICT, ROLES, SUBSTITUTE, Batch, Output
-from engine.inference.ensemble import Book, combine
+from engine.inference.batch import ENSEMBLE, EXPIRED, MASKED, MODEL, NOBODY, PREDICT, ROLES, SUBSTITUTE
+from engine.inference.ensemble import combine
 from engine.inference.fallbacks import Breakers, Group, first_loaded, groups, rows_by_id
-from engine.inference.models.classifier import ClassifierModel
 from engine.inference.models.cnn import PatternModel
+from engine.inference.models.cuda import Device
 from engine.inference.models.lstm import PriceModel
-from engine.inference.models.stacker import StackerModel
-from engine.inference.models.trees import DirectionModel
+from engine.inference.opening import Model, opened
 from engine.inference.proof import fault, prove
 from engine.inference.windows import enter
-from engine.registry.manifest import Kind, Manifest, read_manifest
+from engine.registry.manifest import read_manifest
 from engine.shared import Breaker, Phase
-from engine.tenancy.tiers import BASELINE, VOTE, Role
+from engine.tenancy.tiers import BASELINE, VOTE
 from fastpath import layout
 
 log = logging.getLogger(__name__)
@@ -38,63 +36,28 @@ log = logging.getLogger(__name__)
 HEARD = {MODEL, SUBSTITUTE}  # of a member: it said something
 
 
-class Model(Protocol):
-    """One loaded version."""
-
-    role: int
-    manifest: Manifest
-
-    def open(self) -> None:
-        """Read, check and prepare; ModelError if it cannot be used."""
-
-    def run(self, slots: list[int], batch: Batch, output: Output, importance: np.ndarray) -> None:
-        """Answer these slots of the microbatch, into the role's part of `output`."""
-
-    def sound(self, slots: list[int], output: Output) -> bool:
-        """Whether what was answered is finite, and chances are chances."""
-
-
-# Of ONNX graphs the role decides which tensors they have; only XGBoost's own files are read otherwise.
-ONNX_ROLES: dict[Role, type[Any]] = {
-    Role.PRICE: PriceModel, Role.PATTERN: PatternModel, Role.DIRECTION: ClassifierModel, Role.ENSEMBLE: StackerModel,
-}  # fmt: skip
-
-
-def made(manifest: Manifest) -> Model:
-    """The right kind of model, not opened yet."""
-    model: Model = (DirectionModel if manifest.kind == Kind.XGBOOST else ONNX_ROLES[manifest.role])(manifest)
-    return model
-
-
-def opened(manifest: Manifest, book: Book, row: int) -> Model:
-    """Read and checked, its constants in the book; ModelError if it cannot be used."""
-    constants.enter_version(book, row, manifest)
-    model = made(manifest)
-    try:
-        model.open()
-    except ModelError:
-        raise
-    except Exception as error:  # a library's, of an artefact that it does not understand
-        found = f"{type(error).__name__}: {error}"
-        raise ModelError(
-            f"{manifest.path}: expected a model that can be opened, found {found}; save it again"
-        ) from error
-    return model
-
-
 class Predictor:
     """`load` once, then `predict` for each microbatch.
 
     store: folder of the models. versions, plans: the shared tables. child: this process's row, shape
-    (1,). max_batch: most slots of a microbatch.
+    (1,). max_batch: most slots of a microbatch. device: the GPU for what ONNX Runtime runs; None: there is none.
     """
 
-    def __init__(self, store: Path, versions: np.ndarray, plans: np.ndarray, child: np.ndarray, max_batch: int) -> None:
+    def __init__(
+        self,
+        store: Path,
+        versions: np.ndarray,
+        plans: np.ndarray,
+        child: np.ndarray,
+        max_batch: int,
+        device: Device | None = None,
+    ) -> None:
         self.store = store
         self.versions = versions
         self.plans = plans
         self.child = child
         self.max_batch = max_batch
+        self.device = device
         self.models: dict[int, Model] = {}
 
     def load(self) -> None:
@@ -147,7 +110,7 @@ class Predictor:
                     f"{self.versions['sha256'][row].decode()}, as when the engine started, "
                     f"found {manifest.sha256}; give a changed model a new version"
                 )
-            model = opened(manifest, self._book, row)
+            model = opened(manifest, self._book, row, self.device)
         except ModelError as error:
             log.error("model %s %s is left out, its fallback answers: %s", model_id, version, error)
             return

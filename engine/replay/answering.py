@@ -19,6 +19,7 @@ from engine.contract.names import Kind, Status
 from engine.egress.encoding import Versions
 from engine.errors import TapeError
 from engine.inference.microbatch import EXPIRED, PASS, PREDICT, cut, stamp
+from engine.inference.models.cuda import Device
 from engine.inference.predictor import Predictor
 from engine.ingress.reading import read_batch, read_envelope
 from engine.registry.manifest import fill_versions, read_store
@@ -57,8 +58,9 @@ class Answerer:
         Answer with what the store holds now in place of the versions that the tape names.
     """
 
-    def __init__(self, store: Path, max_batch: int, current_models: bool = False) -> None:
+    def __init__(self, store: Path, max_batch: int, current_models: bool = False, device: Device | None = None) -> None:
         self.store = store
+        self.device = device
         self.max_batch = max_batch
         self.current_models = current_models
         self.requests = Ring(bytearray(Ring.bytes_needed(SLOTS)), layout.request_slot_dtype)
@@ -99,7 +101,7 @@ class Answerer:
             self._tables, self._versions, self._plans = tables, versions, plans
             self.chains = Chains(versions, plans)
             child = np.zeros(1, layout.child_row_dtype)
-            self._predictor = Predictor(self.store, versions, plans, child, self.max_batch)
+            self._predictor = Predictor(self.store, versions, plans, child, self.max_batch, self.device)
             self._predictor.load()
 
     def _refuse_others(self, versions: np.ndarray) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.errors import TapeError
+from engine.inference.models.cuda import Device
 from engine.ingress.sequencing import shard_of
 from engine.logs import open_log
 from engine.replay.answering import Answered, Answerer
@@ -34,6 +35,7 @@ class Choice:
     path: Path
     store: Path
     max_batch: int
+    gpus: int = 0  # that models run on
     skip_holes: bool = False
     current_models: bool = False
     stream: tuple[str, str] | None = None  # company, stream; None: all
@@ -86,7 +88,8 @@ class Result(NamedTuple):
 
 def answered(choice: Choice, source: Tape, share: int = 0, shares: int = 1) -> Iterator[Answered]:
     """Every input of the chosen streams from the nearest state on, those before the chosen ones too."""
-    answerer = Answerer(choice.store, choice.max_batch, choice.current_models)
+    device = Device(share % choice.gpus) if choice.gpus else None
+    answerer = Answerer(choice.store, choice.max_batch, choice.current_models, device)
     index = 0
     if choice.from_position or choice.from_unix_ns:
         index = source.before(choice.from_position, choice.from_unix_ns)

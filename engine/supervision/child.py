@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     workers = manifest["workers"]
     arena = Arena.attach(manifest["arena"], regions(settings, workers), digest(settings))
     shared = Shared(arena, settings, workers, manifest["bells"])
-    child = Child(role.name, Seat(row, manifest["names"][row]), settings, shared, manifest["owner"])
+    child = Child(role.name, Seat(row, manifest["names"][row]), settings, shared, manifest["owner"], manifest["gpus"])
     child.open(role.orphan_signal)
     if os.getppid() != child.owner_pid:
         return 1  # it died before its death could be told

@@ -60,10 +60,11 @@ def claim_name(name: str) -> socket.socket:
 class Supervisor:
     """One engine. `open`, `run`, `close`."""
 
-    def __init__(self, settings: Settings, manifests: Sequence[Manifest], workers: int, log: Logger) -> None:
+    def __init__(self, settings: Settings, manifests: Sequence[Manifest], workers: int, gpus: int, log: Logger) -> None:
         self.settings = settings
         self.manifests = manifests
         self.workers = workers
+        self.gpus = gpus
         self.log = log
         self.signals = 0
         self.record_asked = False
@@ -181,6 +182,7 @@ class Supervisor:
             "arena": self.arena.fd,
             "bells": self.bell_fds,
             "workers": self.workers,
+            "gpus": self.gpus,
             "owner": os.getpid(),
             "names": [rows.get(row, "") for row in range(limits.CHILDREN_MAX)],
         }

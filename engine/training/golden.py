@@ -25,7 +25,7 @@ from engine.inference import batch as arrays
 from engine.inference.constants import new_book
 from engine.inference.golden import TOLERANCE, outputs_of
 from engine.inference.models.stacker import MEMBERS
-from engine.inference.predictor import opened
+from engine.inference.opening import opened
 from engine.inference.proof import fault
 from engine.registry.manifest import Manifest, read_store
 from engine.tenancy.tiers import Role

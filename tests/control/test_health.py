@@ -9,8 +9,9 @@ import pytest
 from engine.control import health, samples
 from engine.control.health import Health
 from engine.control.samples import Rates, Sample
+from engine.gpus import Memory
 from engine.settings import Nats
-from engine.shared import CONTROL, EGRESS, INGRESS, Breaker, BusState, Count, Engine, Life, Stage, worker_seat
+from engine.shared import CONTROL, EGRESS, INGRESS, Breaker, BusState, Count, Engine, Gpu, Life, Stage, worker_seat
 from tests.control import engines
 from tests.control.engines import SETTINGS
 
@@ -22,6 +23,13 @@ RATES = Rates(predictions_per_s=251.34, inference_ms=0.06049, cores=0.82)
 def life(seat, now):
     def change(shared):
         shared.supervisor[0]["lives"][seat.row] = now
+
+    return change
+
+
+def gpu(seat, now):
+    def change(shared):
+        shared.children[seat.row]["gpu"] = now
 
     return change
 
@@ -117,6 +125,12 @@ STATES = {
     "the supervisor away": (late_tick, Health.UNHEALTHY, ("the supervisor has not ticked for 2.5 s",)),
     "draining": (state(Engine.DRAINING), Health.UNHEALTHY, ("the engine is draining: it takes no input",)),
     "stopping": (state(Engine.STOPPING), Health.UNHEALTHY, ("the engine is stopping: it takes no input",)),
+    "a worker without its GPU": (
+        gpu(worker_seat(1), Gpu.AWAY),
+        Health.DEGRADED,
+        ("worker-1 runs its models on the processor: its GPU is away",),
+    ),
+    "a GPU in use": (gpu(worker_seat(1), Gpu.IN_USE), Health.HEALTHY, ()),
     "a breaker open": (breaker(1, Breaker.OPEN), Health.DEGRADED, ("breaker of xgboost_direction is open",)),
     "a breaker half open": (breaker(0, Breaker.HALF_OPEN), Health.DEGRADED, ("breaker of basic_lstm is half_open",)),
     "control itself not called ready yet": (life(CONTROL, Life.LOADING), Health.HEALTHY, ()),
@@ -151,7 +165,7 @@ def test_body_is_the_contracts(shared):
     breaker(1, Breaker.OPEN)(shared)
     bus("bus_nats", EGRESS, BusState.DOWN)(shared)
     verdict = health.judge(shared, SETTINGS, int(shared.supervisor[0]["tick_ns"]))
-    body = health.body(shared, SETTINGS, verdict, RATES, 2.0, "0.1.0", NOW)
+    body = health.body(shared, SETTINGS, verdict, RATES, 2.0, [Memory(0, 1024, 4096)], "0.1.0", NOW)
     assert body == {
         "service": "ml-processing",
         "status": "degraded",
@@ -159,7 +173,7 @@ def test_body_is_the_contracts(shared):
         "version": "0.1.0",
         "model_basic_lstm": {"status": "healthy", "version": "1.0", "breaker": "closed"},
         "model_xgboost_direction": {"status": "unhealthy", "version": "3.2", "breaker": "open"},
-        "gpu_memory": [],
+        "gpu_memory": [{"gpu": 0, "used_bytes": 1024, "total_bytes": 4096}],
         "cpu_usage": 0.41,
         "avg_inference_time_ms": 0.0605,
         "throughput_predictions_per_second": 251.3,

@@ -8,7 +8,8 @@ import pytest
 from engine.control import exposition, metrics
 from engine.control.processes import Cost
 from engine.control.samples import Rates
-from engine.shared import EGRESS, INGRESS, KAFKA, WATCH, Count, Stage, worker_seat
+from engine.gpus import Memory
+from engine.shared import EGRESS, INGRESS, KAFKA, WATCH, Count, Gpu, Stage, worker_seat
 from fastpath.histogram import Histogram
 from tests.control import engines
 from tests.control.engines import SETTINGS
@@ -43,8 +44,9 @@ def parse(text):
     return families
 
 
-def page(shared, costs=None):
-    lines = metrics.page(shared, SETTINGS, costs or {}, Rates(1.0, 2.0, 0.5), 2.0, int(shared.supervisor[0]["tick_ns"]))
+def page(shared, costs=None, gpu_memory=()):
+    now_ns = int(shared.supervisor[0]["tick_ns"])
+    lines = metrics.page(shared, SETTINGS, costs or {}, Rates(1.0, 2.0, 0.5), 2.0, gpu_memory, now_ns)
     return parse("\n".join(lines) + "\n")
 
 
@@ -161,3 +163,13 @@ def test_label_values_cannot_break_out():
         "# TYPE tickpath_x gauge",
         'tickpath_x{model="a\\"b\\\\c\\nd"} 1',
     ]
+
+
+def test_gpus_are_told_where_workers_are_to_use_them(shared):
+    assert not any("gpu" in name for name in page(shared))
+    shared.children[worker_seat(0).row]["gpu"], shared.children[worker_seat(1).row]["gpu"] = Gpu.IN_USE, Gpu.AWAY
+    families = page(shared, gpu_memory=[Memory(0, 3 << 30, 80 << 30)])
+    assert value(families, "tickpath_gpu_away", process="worker-0") == 0
+    assert value(families, "tickpath_gpu_away", process="worker-1") == 1
+    assert value(families, "tickpath_gpu_memory_used_bytes", gpu="0") == 3 << 30
+    assert value(families, "tickpath_gpu_memory_total_bytes", gpu="0") == 80 << 30

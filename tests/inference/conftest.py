@@ -8,6 +8,7 @@ import pytest
 
 from engine import limits
 from engine.inference.microbatch import cut
+from engine.inference.models.cuda import Device
 from engine.inference.predictor import Predictor
 from engine.registry.manifest import fill_versions, read_store
 from engine.registry.plans import fill_plans
@@ -18,7 +19,7 @@ MAX_BATCH = 32
 Answer = Callable[..., np.ndarray]
 
 
-def make_predictor(store: Path) -> Predictor:
+def make_predictor(store: Path, device: Device | None = None) -> Predictor:
     versions = np.zeros(limits.VERSIONS_MAX, layout.version_row_dtype)
     names = np.zeros(limits.FEATURE_NAMES_MAX, f"S{limits.FEATURE_NAME_BYTES}")
     plans = np.zeros(layout.plans_max, layout.plan_row_dtype)
@@ -27,7 +28,7 @@ def make_predictor(store: Path) -> Predictor:
     fill_plans(manifests, plans)
     child = np.zeros(1, layout.child_row_dtype)
     child["seat"] = 1
-    predictor = Predictor(store, versions, plans, child, MAX_BATCH)
+    predictor = Predictor(store, versions, plans, child, MAX_BATCH, device)
     predictor.load()
     return predictor
 

@@ -80,12 +80,11 @@ def merged(chance: random.Random, slots: np.ndarray) -> np.ndarray:
     return np.array([queues[key].pop(0) for key in turns], int)
 
 
-def test_answers_and_windows_are_the_same_bytes_however_slots_are_scheduled(
-    predictor: Predictor, workers: list[Worker]
-) -> None:
-    print(f"TICKPATH_TEST_SEED={SEED} TICKPATH_TEST_SCHEDULINGS={SCHEDULINGS}")
+def check_schedulings(predictor: Predictor, workers: list[Worker], schedulings: int) -> None:
+    """Each against the predictor, which answers one slot after the other."""
+    print(f"TICKPATH_TEST_SEED={SEED} TICKPATH_TEST_SCHEDULINGS={schedulings}")
     chance = random.Random(SEED)
-    for number in range(SCHEDULINGS):
+    for number in range(schedulings):
         if number % EACH_MARKET == 0:
             slots = busy_market(np.random.default_rng(chance.randrange(1 << 32)), COUNT).slots()
             window, expected = windows(KEYS), np.zeros(len(slots), layout.answer_slot_dtype)
@@ -107,3 +106,9 @@ def test_answers_and_windows_are_the_same_bytes_however_slots_are_scheduled(
             assert found.tobytes() == raw(expected)[order].tobytes(), f"scheduling {number}, slots {first} to {end - 1}"
             keys = [key for key in range(KEYS) if of_key[key] == which]
             assert worker.window[keys].tobytes() == before[end][keys].tobytes(), f"scheduling {number}"
+
+
+def test_answers_and_windows_are_the_same_bytes_however_slots_are_scheduled(
+    predictor: Predictor, workers: list[Worker]
+) -> None:
+    check_schedulings(predictor, workers, SCHEDULINGS)

@@ -8,6 +8,7 @@ import numpy as np
 
 from engine.errors import ModelError
 from engine.inference.batch import COLUMN_NAMES, COLUMNS, DIRECTION, Batch, Output, are_shares
+from engine.inference.models.cuda import Device
 from engine.inference.models.names import check_names
 from engine.inference.models.session import Session
 from engine.registry.manifest import Manifest
@@ -17,9 +18,9 @@ from fastpath import layout
 class ClassifierModel:
     role = DIRECTION
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, device: Device | None = None) -> None:
         self.manifest = manifest
-        self._session = Session(manifest, ("columns", (1, len(manifest.features))), {"direction": (1, 3)})
+        self._session = Session(manifest, ("columns", (1, len(manifest.features))), {"direction": (1, 3)}, device)
         self._columns = np.zeros(0, "i8")
         self._all = np.zeros(COLUMNS + layout.extra_max, "f4")
 
@@ -37,14 +38,17 @@ class ClassifierModel:
         check_names(self.manifest, (*COLUMN_NAMES, *own), "name it in `extra` if your vectors carry it")
         self._columns = np.array([(*COLUMN_NAMES, *own).index(name) for name in self.manifest.features], "i8")
         self._session.open()
+        self._session.place()
 
     def run(self, slots: list[int], batch: Batch, output: Output, importance: np.ndarray) -> None:
         session = self._session
-        for i in slots:
-            self._all[:COLUMNS], self._all[COLUMNS:] = batch.columns[i], batch.extra[i]
-            np.take(self._all, self._columns, out=session.feed[0], mode="clip")
-            session.run()
-            output.direction[i] = session.out["direction"][0]
+        for some in session.portions(slots):
+            for n, i in enumerate(some):
+                self._all[:COLUMNS], self._all[COLUMNS:] = batch.columns[i], batch.extra[i]
+                np.take(self._all, self._columns, out=session.feed[n], mode="clip")
+            session.run(len(some))
+            for n, i in enumerate(some):
+                output.direction[i] = session.out["direction"][n]
 
     def sound(self, slots: list[int], output: Output) -> bool:
         return all(are_shares(output.direction[i]) for i in slots)

@@ -11,6 +11,7 @@ from engine.errors import ModelError
 from engine.inference.batch import IMAGE_MINUTES, PATTERN, Batch, Output, are_chances
 from engine.inference.image import PICTURES
 from engine.inference.jit import kernel
+from engine.inference.models.cuda import Device
 from engine.inference.models.session import Session
 from engine.registry.manifest import Manifest
 from fastpath import layout
@@ -37,8 +38,9 @@ def remember(known, paths, patterns, key, path, out):
 class PatternModel:
     role = PATTERN
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, device: Device | None = None) -> None:
         self.manifest = manifest
+        self._device = device
         self.keep(0)
 
     def keep(self, keys: int) -> None:
@@ -55,20 +57,23 @@ class PatternModel:
                 f"found {features}; name the picture that the model was trained on"
             )
         picture = PICTURES[features[0]]
-        self._session = Session(self.manifest, ("image", picture.shape), {"pattern": (1, layout.patterns_max)})
-        self._draw, self._canvas = picture.draw, self._session.feed.reshape(picture.canvas)
+        outs = {"pattern": (1, layout.patterns_max)}
+        self._session = Session(self.manifest, ("image", picture.shape), outs, self._device)
+        self._draw, self._canvas = picture.draw, self._session.feed.reshape(-1, *picture.canvas)
         self._session.open()
+        self._session.place()
 
     def run(self, slots: list[int], batch: Batch, output: Output, importance: np.ndarray) -> None:
         session, kept, paths = self._session, (self._known, self._paths, self._patterns), batch.path.view("i8")
-        for i in slots:
-            key, path, out = batch.key[i], paths[i], output.pattern[i]
-            if recall(*kept, key, path, out):
-                continue
-            self._draw(batch.path[i], self._canvas)
-            session.run()
-            out[:] = session.out["pattern"][0]
-            remember(*kept, key, path, out)
+        for some in session.portions(slots):
+            asked = [i for i in some if not recall(*kept, batch.key[i], paths[i], output.pattern[i])]
+            for n, i in enumerate(asked):
+                self._draw(batch.path[i], self._canvas[n])
+            if asked:
+                session.run(len(asked))
+            for n, i in enumerate(asked):
+                output.pattern[i] = session.out["pattern"][n]
+                remember(*kept, batch.key[i], paths[i], output.pattern[i])
 
     def sound(self, slots: list[int], output: Output) -> bool:
         return all(are_chances(output.pattern[i]) for i in slots)

@@ -9,6 +9,7 @@ import numpy as np
 
 from engine.inference.batch import LSTM_MINUTES, PRICE, Batch, Output, are_chances, are_finite
 from engine.inference.features import FEATURE_NAMES
+from engine.inference.models.cuda import Device
 from engine.inference.models.names import check_names
 from engine.inference.models.onnx_graph import Unfit
 from engine.inference.models.recurrent import difference, read_weights
@@ -24,11 +25,11 @@ DIFFERENCE_MAX = 1e-5  # to ONNX Runtime, the oracle
 class PriceModel:
     role = PRICE
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, device: Device | None = None) -> None:
         self.manifest = manifest
         shape = (1, LSTM_MINUTES + 1, len(manifest.features))
         outs = {"move": (1, layout.horizons), "rise": (1, layout.horizons)}
-        self._session = Session(manifest, ("rows", shape), outs)
+        self._session = Session(manifest, ("rows", shape), outs, device)
         self._columns = np.zeros(0, "i8")
         self.unfit = ""  # why ONNX Runtime runs it; empty: the lanes do
         self._bound: tuple[Batch, Output] | None = None
@@ -41,6 +42,7 @@ class PriceModel:
             self._lanes = Lanes(self._network(), 0)
         except Unfit as error:
             self.unfit = str(error)
+            self._session.place()
         else:
             self._session.close()
 
@@ -72,9 +74,7 @@ class PriceModel:
 
     def run(self, slots: list[int], batch: Batch, output: Output, importance: np.ndarray) -> None:
         if self.unfit:
-            for i in slots:
-                found = self._by_session(batch.rows[i][:, self._columns])
-                output.move[i], output.rise[i] = found[: layout.horizons], found[layout.horizons :]
+            self._run_session(slots, batch, output)
             return
         if self._bound is None or self._bound[0] is not batch or self._bound[1] is not output:
             self._lanes.bind(
@@ -83,6 +83,15 @@ class PriceModel:
             )  # fmt: skip
             self._bound = batch, output
         self._lanes.run(slots)
+
+    def _run_session(self, slots: list[int], batch: Batch, output: Output) -> None:
+        session = self._session
+        for some in session.portions(slots):
+            for n, i in enumerate(some):
+                session.feed[n] = batch.rows[i][:, self._columns]
+            session.run(len(some))
+            for n, i in enumerate(some):
+                output.move[i], output.rise[i] = session.out["move"][n], session.out["rise"][n]
 
     def sound(self, slots: list[int], output: Output) -> bool:
         """Whether every number is finite and every chance one."""

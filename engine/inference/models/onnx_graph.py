@@ -16,6 +16,9 @@ from engine.inference.models.onnx_bytes import fields, varint
 
 # Field numbers of onnx.proto3, beside those of onnx_bytes.
 GRAPH_OUTPUT, VALUE_NAME = 12, 1
+GRAPH_VALUES = (11, 12)  # inputs and outputs
+VALUE_TO_DIM = (2, 1, 2, 1)  # type, tensor_type, shape, dim
+ONE_ROW = b"\x08\x01"  # dim_value: 1
 NODE_INPUT, NODE_OUTPUT, NODE_NAME = 1, 2, 3
 ATTRIBUTE_NAME, ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_STRING, ATTRIBUTE_INTS, ATTRIBUTE_STRINGS = 1, 2, 3, 4, 8, 9
 TENSOR_DIMS, TENSOR_TYPE, TENSOR_FLOATS, TENSOR_INTS, TENSOR_NAME, TENSOR_RAW = 1, 2, 4, 7, 8, 9
@@ -66,6 +69,20 @@ def read_graph(data: bytes) -> Graph:
         return Graph(nodes, tensors, outputs)
     except (IndexError, StopIteration, UnicodeDecodeError) as error:
         raise Unfit("its bytes are not those of one graph") from error
+
+
+def with_rows(data: bytes, rows: int) -> bytearray:
+    """The same file, whose inputs and outputs have so many rows where they had one; below 128, a varint of one byte."""
+    changed = bytearray(data)
+    for field, _, graph in fields(memoryview(changed)):
+        values = [inner for of, _, inner in fields(graph) if of in GRAPH_VALUES] if field == wire.MODEL_GRAPH else []
+        for value in values:
+            dims = [value]
+            for wanted in VALUE_TO_DIM:
+                dims = [inner for each in dims for of, _, inner in fields(each) if of == wanted]
+            if dims and bytes(dims[0]) == ONE_ROW:
+                dims[0][-1] = rows
+    return changed
 
 
 def _text(data: memoryview) -> str:

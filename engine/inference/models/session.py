@@ -1,21 +1,26 @@
-"""One ONNX graph over buffers that already exist, a row at a time.
+"""One ONNX graph over buffers that already exist, a row at a time, or on a GPU some rows at once.
 
 Owns an ONNX Runtime session and its buffers; run by workers. What must stay true: a row's result does
-not depend on other rows, so rows run one by one, on one thread, in the caller's own.
+not depend on other rows, so on a processor rows run one by one, on one thread, in the caller's own; a graph on a GPU
+answers like the same one on the processor, and the processor goes on with it where the GPU is lost.
 """
 
-import os
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
-
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at the import: nothing of ours is told to anybody
 import onnxruntime
 
-from engine.errors import ModelError
+from engine.errors import CudaError, ModelError
+from engine.inference.models.cuda import ROWS, CudaGraph, Device, staging
 from engine.inference.models.onnx_bytes import check_onnx
+from engine.inference.models.onnx_graph import Unfit, with_rows
 from engine.registry.manifest import Manifest, read_artefact
+
+log = logging.getLogger(__name__)
+
+DIFFERENCE_MAX = 1e-4  # of the GPU's answers to the processor's: float32 sums in another order, through some layers
 
 
 def _refused(told: str) -> str:
@@ -36,15 +41,25 @@ def _refused(told: str) -> str:
 
 
 class Session:
-    """`feed` is written, `run` called, `out` read."""
+    """`feed` is written, `run` called, `out` read.
+
+    feed, outs: names and shapes, of one row. device: the GPU that `place` may use; without, `rows` is 1.
+    """
 
     def __init__(
-        self, manifest: Manifest, feed: tuple[str, tuple[int, ...]], outs: Mapping[str, tuple[int, ...]]
+        self,
+        manifest: Manifest,
+        feed: tuple[str, tuple[int, ...]],
+        outs: Mapping[str, tuple[int, ...]],
+        device: Device | None = None,
     ) -> None:
         self.manifest = manifest
+        self.rows = ROWS if device else 1
         self._shapes = {feed[0]: feed[1], **outs}
-        self.feed = np.zeros(feed[1], "f4")
-        self.out = {name: np.zeros(shape, "f4") for name, shape in outs.items()}
+        self._name, self._device = feed[0], device
+        self._graph: CudaGraph | None = None
+        self.feed = staging((self.rows, *feed[1][1:]))
+        self.out = {name: staging((self.rows, *shape[1:])) for name, shape in outs.items()}
 
     def open(self) -> None:
         path = self.manifest.path
@@ -68,13 +83,13 @@ class Session:
             raise ModelError(
                 f"{path}: expected the tensors {sorted(self._shapes)}, found {sorted(found)}; export with these names"
             )
-        self._bind()
+        self._bindings = [self._bound(row) for row in range(self.rows)]
 
     def _check(self, each: onnxruntime.NodeArg) -> None:
         shape = self._shapes.get(each.name)
         if shape is None:
             return
-        # Exporters leave the number of rows open; it is always one here.
+        # Exporters leave the number of rows open; a processor takes one at a time.
         rows, *others = each.shape or (0,)
         if (
             each.type != "tensor(float)"
@@ -86,19 +101,70 @@ class Session:
                 f"found {each.type} of {tuple(each.shape)}; export it so"
             )
 
-    def _bind(self) -> None:
-        self._binding = self._session.io_binding()
-        name = self._session.get_inputs()[0].name
-        self._binding.bind_input(name, "cpu", 0, np.float32, self.feed.shape, self.feed.ctypes.data)
+    def _bound(self, row: int) -> onnxruntime.IOBinding:
+        binding = self._session.io_binding()
+        feed = self.feed[row : row + 1]
+        binding.bind_input(self._name, "cpu", 0, np.float32, feed.shape, feed.ctypes.data)
         for each, array in self.out.items():
-            self._binding.bind_output(each, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+            out = array[row : row + 1]
+            binding.bind_output(each, "cpu", 0, np.float32, out.shape, out.ctypes.data)
+        return binding
+
+    def place(self) -> None:
+        """On the GPU, where there is one and the graph fits it: seen to answer there as here."""
+        device = self._device
+        if device is None or device.lost:
+            return
+        try:
+            data = bytes(with_rows(read_artefact(self.manifest), ROWS))
+            graph = CudaGraph(data, device, self._name, self.feed, self.out)
+            self._differ(graph)
+        except Unfit as error:
+            log.info("model %s runs on the processor: %s", self.manifest.name, error)
+            return
+        except CudaError as error:
+            device.lose(str(error))
+            return
+        self._graph = graph
+        log.info("model %s runs on GPU %d", self.manifest.name, device.number)
+
+    def _differ(self, graph: CudaGraph) -> None:
+        """Unfit where some made-up rows are answered otherwise than by the processor."""
+        self.feed[:] = np.random.default_rng(0).normal(size=self.feed.shape)
+        graph.run(self.rows)
+        there = {name: array.copy() for name, array in self.out.items()}
+        self.run(self.rows)
+        for name, here in self.out.items():
+            if not np.allclose(there[name], here, rtol=DIFFERENCE_MAX, atol=DIFFERENCE_MAX, equal_nan=True):
+                worst = np.nanmax(np.abs(there[name] - here))
+                raise Unfit(f"{name}: its answers on the GPU lie {worst:.1e} from the processor's")
 
     def close(self) -> None:
         """Gives its memory back; it is not run again."""
-        del self._binding, self._session
+        del self._bindings, self._session
 
-    def run(self) -> None:
-        """An output that the model did not write stays NaN, and so is seen."""
+    def portions(self, slots: list[int]) -> Iterator[list[int]]:
+        """As many at a time as there are rows."""
+        return (slots[first : first + self.rows] for first in range(0, len(slots), self.rows))
+
+    def run(self, rows: int = 1) -> None:
+        """The first `rows` of `feed`. An output that the model did not write stays NaN, and so is seen."""
         for array in self.out.values():
             array.fill(np.nan)
-        self._session.run_with_iobinding(self._binding)
+        if self._graph is not None and self._ran_there(rows):
+            return
+        for row in range(rows):
+            self._session.run_with_iobinding(self._bindings[row])
+
+    def _ran_there(self, rows: int) -> bool:
+        """Whether the GPU answered; where it failed once, this process does not ask it again."""
+        assert self._device is not None
+        assert self._graph is not None
+        try:
+            if not self._device.lost:
+                self._graph.run(rows)
+        except Exception as error:
+            self._device.lose(f"{self.manifest.name}: {error}")
+        if self._device.lost:
+            self._graph = None
+        return self._graph is not None

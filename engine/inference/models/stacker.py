@@ -21,6 +21,7 @@ from engine.inference.batch import (
     are_shares,
 )  # fmt: skip
 from engine.inference.jit import kernel
+from engine.inference.models.cuda import Device
 from engine.inference.models.onnx_graph import Unfit
 from engine.inference.models.session import Session
 from engine.inference.models.stacking import read_stack, stack
@@ -78,9 +79,9 @@ def answer(i, who, move, rise, pattern, direction, trend, weights, row, hidden, 
 class StackerModel:
     role = ENSEMBLE
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, device: Device | None = None) -> None:
         self.manifest = manifest
-        self._session = Session(manifest, ("members", (1, MEMBERS)), {"direction": (1, 3)})
+        self._session = Session(manifest, ("members", (1, MEMBERS)), {"direction": (1, 3)}, device)
         self.unfit = ""  # why ONNX Runtime runs it; empty: the kernel does
         self._row = self._session.feed[0]
 
@@ -90,13 +91,13 @@ class StackerModel:
             self._stack = read_stack(read_artefact(self.manifest), MEMBERS, FIRST_DIRECTION)
             self._hidden = np.zeros(len(self._stack.b1))
             found = self._difference()
+            if not found <= DIFFERENCE_MAX:
+                raise Unfit(f"its answers by the kernel lie {found:.1e} from ONNX Runtime's")
         except Unfit as error:
             self.unfit = str(error)
-            return
-        if not found <= DIFFERENCE_MAX:
-            self.unfit = f"its answers by the kernel lie {found:.1e} from ONNX Runtime's"
-            return
-        self._session.close()
+            self._session.place()
+        else:
+            self._session.close()
 
     def _difference(self) -> float:
         """The largest one to ONNX Runtime's answers over some made-up rows."""
@@ -115,24 +116,26 @@ class StackerModel:
 
     def run(self, slots: list[int], batch: Batch, output: Output, importance: np.ndarray) -> None:
         trend = batch.entry["trend"]
+        if self.unfit:
+            self._run_session(slots, trend, output)
+            return
         for i in slots:
-            if not self.unfit:
-                answer(
-                    i, output.who, output.move, output.rise, output.pattern, output.direction, trend, self._stack,
-                    self._row, self._hidden, output.final,
+            answer(
+                i, output.who, output.move, output.rise, output.pattern, output.direction, trend, self._stack,
+                self._row, self._hidden, output.final,
+            )  # fmt: skip
+
+    def _run_session(self, slots: list[int], trend: np.ndarray, output: Output) -> None:
+        session = self._session
+        for some in session.portions(slots):
+            for n, i in enumerate(some):
+                gather_members(
+                    output.who[i], output.move[i], output.rise[i], output.pattern[i], output.direction[i], trend[i],
+                    session.feed[n],
                 )  # fmt: skip
-                continue
-            gather_members(
-                output.who[i],
-                output.move[i],
-                output.rise[i],
-                output.pattern[i],
-                output.direction[i],
-                trend[i],
-                self._row,
-            )
-            self._session.run()
-            output.final[i] = self._session.out["direction"][0]
+            session.run(len(some))
+            for n, i in enumerate(some):
+                output.final[i] = session.out["direction"][n]
 
     def run_members(self, members: np.ndarray, final: np.ndarray) -> None:
         """One row of inputs as training and golden rows have it."""
