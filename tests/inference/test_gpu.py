@@ -73,7 +73,8 @@ needs_gpu = pytest.mark.skipif(usable(Settings())[0] == 0, reason="no GPU here t
 class StandIn(Device):
     """Where there is no GPU: remembers what was told of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, works: bool) -> None:
+        self.works = lambda: works
         self.number, self.lost = 0, ""
         self.told: list[str] = []
         self._tell = self.told.append
@@ -139,7 +140,7 @@ def opened(kind: tuple[type, Path], device: Device | None):
 @pytest.mark.parametrize("when", ["as it is placed", "as it runs"])
 def test_the_processor_answers_the_same_bytes_where_the_gpu_is_lost(kind, monkeypatch, when) -> None:
     expected = answers(opened(kind, None), *made_up())
-    device = StandIn()
+    device = StandIn(works=False)
     monkeypatch.setattr(sessions, "CudaGraph", Gone)
     if when == "as it is placed":
         model = opened(kind, device)
@@ -154,7 +155,7 @@ def test_the_processor_answers_the_same_bytes_where_the_gpu_is_lost(kind, monkey
 
 
 def test_a_graph_that_answers_otherwise_on_the_gpu_runs_on_the_processor(kind, monkeypatch) -> None:
-    device = StandIn()
+    device = StandIn(works=True)
     monkeypatch.setattr(sessions, "CudaGraph", Graph)
     model = opened(kind, device)
     assert device.lost == ""

@@ -16,6 +16,7 @@ import json
 import logging
 import mmap
 import sys
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -51,6 +52,7 @@ class Runtime:
         told = io.StringIO()
         with contextlib.redirect_stdout(told):  # the library prints what it does not find
             onnxruntime.preload_dlls()
+        onnxruntime.set_default_logger_severity(3)  # it warns of every session
         major = str(onnxruntime.cuda_version).split(".")[0]
         try:
             self._library = ctypes.CDLL(f"libcudart.so.{major}")
@@ -60,6 +62,7 @@ class Runtime:
 
     def call(self, name: str, *arguments: Any) -> None:
         if code := getattr(self._library, name)(*arguments):
+            self._library.cudaGetLastError()  # forgets it, or ONNX Runtime takes it for one of its own
             raise CudaError(f"{name}: {self._library.cudaGetErrorString(code).decode()}")
 
     def devices(self) -> int:
@@ -82,6 +85,13 @@ class Device:
         self.runtime.call("cudaSetDevice", number)
         self._stream = ctypes.c_void_p()
         self.runtime.call("cudaStreamCreateWithFlags", ctypes.byref(self._stream), NON_BLOCKING)
+
+    def works(self) -> bool:
+        try:
+            self.runtime.call("cudaStreamSynchronize", self._stream)
+        except CudaError:
+            return False
+        return True
 
     def lose(self, why: str) -> None:
         if not self.lost:
@@ -148,6 +158,7 @@ class CudaGraph:
         for each, array in outs.items():
             self._back.append(self._placed(array, device))
             self._binding.bind_ortvalue_output(each, self._there[-1])
+        weakref.finalize(self, _unpin, device.runtime, [feed, *outs.values()])
         self._asynchronously = onnxruntime.RunOptions()
         self._asynchronously.add_run_config_entry("disable_synchronize_execution_providers", "1")
         for _ in range(RUNS_BEFORE_REPLAY):
@@ -168,6 +179,13 @@ class CudaGraph:
         for there, here, size in self._back:
             self._call("cudaMemcpyAsync", here, there, size, TO_HOST, self._stream)
         self._call("cudaStreamSynchronize", self._stream)
+
+
+def _unpin(runtime: Runtime, arrays: list[np.ndarray]) -> None:
+    """Before the memory goes: another array may be given the same pages."""
+    for array in arrays:
+        with contextlib.suppress(CudaError):  # of a GPU that is lost
+            runtime.call("cudaHostUnregister", ctypes.c_void_p(array.ctypes.data))
 
 
 def probe() -> dict[str, Any]:

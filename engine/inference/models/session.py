@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import onnxruntime
 
-from engine.errors import CudaError, ModelError
+from engine.errors import ModelError
 from engine.inference.models.cuda import ROWS, CudaGraph, Device, staging
 from engine.inference.models.onnx_bytes import check_onnx
 from engine.inference.models.onnx_graph import Unfit, with_rows
@@ -119,11 +119,10 @@ class Session:
             data = bytes(with_rows(read_artefact(self.manifest), ROWS))
             graph = CudaGraph(data, device, self._name, self.feed, self.out)
             self._differ(graph)
-        except Unfit as error:
-            log.info("model %s runs on the processor: %s", self.manifest.name, error)
-            return
-        except CudaError as error:
-            device.lose(str(error))
+        except Exception as error:  # ONNX Runtime's, CUDA's, or that the graph is not fit
+            log.warning("model %s runs on the processor: %s", self.manifest.name, error)
+            if not device.works():
+                device.lose(str(error))
             return
         self._graph = graph
         log.info("model %s runs on GPU %d", self.manifest.name, device.number)
