@@ -121,7 +121,7 @@ def pays_from(found: dict[str, Any]) -> str:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    arguments = rounds.asked("gpu", __doc__.split("\n")[0], 300, "each a call of each side and count of rows", words)
+    arguments = rounds.asked("gpu", __doc__.split("\n")[0], 40, "each a call of each side and count of rows", words)
     count, why = usable(Settings())
     if not count:
         print(f"bench.gpu: no GPU to measure: {why or 'there is none here'}", file=sys.stderr)
@@ -135,14 +135,10 @@ def main(words: Sequence[str] | None = None) -> int:
             side: {count: told(each) for count, each in of_side.items()} for side, of_side in times.items()
         } | {"difference": contest.difference()}
     about = rounds.about(arguments, others.cores())
-    print(rounds.heading("bench.gpu: ONNX graphs on a GPU and on one core, p50 (p99) in µs of a call", about))
+    print(rounds.heading("bench.gpu: ONNX graphs on a GPU and on one core, median µs of a call", about))
     rows = []
     for name, found in results.items():
-        cells = [
-            f"{microseconds(found[side][n]['p50'])} ({microseconds(found[side][n]['p99'])})"
-            for n in (1, 8, ROWS)
-            for side in ("cpu", "gpu")
-        ]
+        cells = [microseconds(found[side][n]["p50"]) for n in (1, 8, ROWS) for side in ("cpu", "gpu")]
         rows.append([name, *cells, pays_from(found), f"{found['difference']:.0e}"])
     head = ["graph", *(f"{n} on the {side}" for n in (1, 8, ROWS) for side in ("core", "GPU")), "pays from", "differ"]
     print(table(head, rows))
