@@ -8,12 +8,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 
 from tests.replay.recorded import Live
 from tests.system.servers import ROOT
 
-WAYS = (("32", "1"), ("1", "1"), ("7", "2"), ("32", "2"))
+WAYS = tuple(product(("1", "7", "32"), ("1", "2")))  # max_batch, processes
+TIMES = 2
 
 
 def main(count: int) -> int:
@@ -29,7 +31,7 @@ def main(count: int) -> int:
         live.close()
     print(f"tape: {cost['bytes'] / count:.0f} bytes a vector, {cost['lost']:.0f} lost", flush=True)
     digests = set()
-    for max_batch, workers in WAYS:
+    for max_batch, workers in WAYS * TIMES:
         command = [sys.executable, "-m", "engine", "replay", str(folder / "tape"), "--config", str(engine.config)]
         command += ["--json", "--max-batch", max_batch, "--workers", workers]
         told = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
