@@ -17,9 +17,11 @@ from typing import Any
 import uvloop
 
 from engine.contract.names import Bus
+from engine.cores import to_spin_on
 from engine.logs import open_log
 from engine.settings import Settings
 from engine.shared import EGRESS, BusState, Engine, Phase, Seat, Shared, ring_bell
+from fastpath.doorbell import resolve_policy
 
 PR_SET_PDEATHSIG = 1
 BUS_WORDS = {Bus.NATS: "bus_nats", Bus.LOCAL: "bus_local", Bus.KAFKA: "bus_kafka"}
@@ -43,7 +45,7 @@ class Child:
         self.row = shared.children[seat.row : seat.row + 1]
         self.log = open_log(seat.name)
         self.egress_bell = EGRESS.row
-        self.cores = len(os.sched_getaffinity(0))
+        self._cores = to_spin_on(settings.engine.cpus or os.sched_getaffinity(0))
         self._ending = False
 
     def open(self, orphan_signal: signal.Signals) -> None:
@@ -80,6 +82,12 @@ class Child:
         state = up if isinstance(up, BusState) else BusState.UP if up else BusState.DOWN
         self.row[0][BUS_WORDS[bus]] = state
 
+    def policy(self, processes_before: int) -> tuple[str, int]:
+        """How this process waits at rings, and for how many nanoseconds it spins before it blocks; told in the log."""
+        policy, spin_ns = resolve_policy(self.settings.engine.wait, self._cores, processes_before)
+        self.log.info("waits by %s: %d cores, %d processes before it", policy, self._cores, processes_before)
+        return policy, spin_ns
+
     def ring_bell(self, worker: int) -> int:
         """Index of the doorbell of whoever serves this worker's rings."""
         return ring_bell(worker)
@@ -95,6 +103,19 @@ class Child:
         between = cpus[1:-1] or cpus
         chosen = {"ingress": cpus[0], "egress": cpus[-1]}.get(self.role, between[self.seat.row % len(between)])
         os.sched_setaffinity(0, {chosen})
+
+
+def stay_awake(policy: str) -> None:
+    """Where an event loop's process spins or yields, the loop asks the kernel for news without waiting for it."""
+    loop = asyncio.get_running_loop()
+
+    def again() -> None:
+        if policy == "yield":
+            os.sched_yield()
+        loop.call_soon(again)
+
+    if policy != "block":
+        again()
 
 
 def run_loop(coroutine: Coroutine[Any, Any, int]) -> int:

@@ -295,7 +295,10 @@ class Shared:
 
 
 def worker_count(settings: Settings, cores: int, gpus: int) -> int:
-    """How many workers: as set, else one a GPU, else what ingress, egress and the rest leave of the cores."""
+    """How many workers: as set, else one a GPU, else half of the cores that ingress and egress leave.
+
+    The other half is for the host's other work: somebody trades there, and a worker that has a core of its own spins.
+    """
     if settings.engine.workers != "auto":
         return int(settings.engine.workers)
-    return max(1, min(gpus or cores - 2, limits.WORKERS_MAX))
+    return max(1, min(gpus or (cores - 2) // 2, limits.WORKERS_MAX))

@@ -76,7 +76,7 @@ def test_histograms_of_two_processes_are_two() -> None:
 
 @pytest.mark.parametrize(
     ("setting", "cores", "gpus", "workers"),
-    [("auto", 1, 0, 1), ("auto", 2, 0, 1), ("auto", 8, 0, 6), ("auto", 8, 2, 2), ("auto", 64, 0, 16), (5, 2, 0, 5)],
+    [("auto", 1, 0, 1), ("auto", 2, 0, 1), ("auto", 8, 0, 3), ("auto", 8, 2, 2), ("auto", 64, 0, 16), (5, 2, 0, 5)],
 )
 def test_workers_are_as_set_or_one_a_gpu_or_what_the_rest_leaves(
     setting: int | str, cores: int, gpus: int, workers: int

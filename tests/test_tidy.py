@@ -16,7 +16,7 @@ LINES_MAX = {"engine": 350, "fastpath": 350, "bench": 350, "tests": 400}
 A_TABLE = "fastpath/layout.pxd"  # every shared struct stands in one place, however many there are
 GENERATED = ("engine/contract/common/", "engine/contract/ml/", "engine/contract/trading/")
 
-LEAVES = {"child", "contract", "errors", "gpus", "knobs", "limits", "logs", "records", "settings", "shared"}
+LEAVES = {"child", "contract", "cores", "errors", "gpus", "knobs", "limits", "logs", "records", "settings", "shared"}
 STAGES = {"ingress", "inference", "egress"}
 # What each package may import besides itself and the leaves. The stages know nothing of each other, and
 # supervision knows them by the names of their roles alone.

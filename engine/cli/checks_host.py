@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine.cli.findings import FAIL, OK, WARN, Finding
+from engine.cores import to_spin_on
 from engine.gpus import usable
 from engine.settings import Settings
 
@@ -20,7 +21,7 @@ def workers(settings: Settings) -> int:
     """As `run` counts them."""
     from engine.shared import worker_count
 
-    return worker_count(settings, len(os.sched_getaffinity(0)), usable(settings)[0])
+    return worker_count(settings, to_spin_on(os.sched_getaffinity(0)), usable(settings)[0])
 
 
 def gpus(settings: Settings) -> Iterator[Finding]:
@@ -72,12 +73,12 @@ def cores(settings: Settings) -> Iterator[Finding]:
             f"engine.cpus names {', '.join(map(str, missing))}; this process may run on {_ranges(allowed)}",
             "name some of those, or none",
         )
-    have = _quota(len(allowed))
+    have = to_spin_on(settings.engine.cpus or allowed)
     count = workers(settings)
     hot = len(STAGES) + count
-    policies = [resolve_policy(settings.engine.wait, int(have), before)[0] for before in range(hot)]
+    policies = [resolve_policy(settings.engine.wait, have, before)[0] for before in range(hot)]
     waits = " and ".join(f"{policies.count(each)} {each}" for each in dict.fromkeys(policies))
-    detail = f"{have:g} for ingress, egress and {count} worker{'s' if count > 1 else ''}; at rings {waits}"
+    detail = f"{have} for ingress, egress and {count} worker{'s' if count > 1 else ''}; at rings {waits}"
     if have < hot:
         do = "they take turns, which costs latency; allow more cores, or set engine.workers lower"
         yield Finding(WARN, "cores", detail, do if count > 1 else "they take turns, which costs latency")
@@ -86,15 +87,6 @@ def cores(settings: Settings) -> Iterator[Finding]:
         yield Finding(WARN, "cores", detail, do)
     else:
         yield Finding(OK, "cores", detail)
-
-
-def _quota(allowed: int, root: Path = Path("/sys/fs/cgroup")) -> float:
-    """Cores that may be used: the control group's quota may be smaller than what it may run on."""
-    try:
-        limit, period = (root / "cpu.max").read_text().split()
-        return min(float(allowed), int(limit) / int(period))
-    except (OSError, ValueError):  # no quota ("max"), or version 1
-        return float(allowed)
 
 
 def _ranges(numbers: set[int]) -> str:

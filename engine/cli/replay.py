@@ -20,6 +20,7 @@ from rich.progress import Progress
 
 from engine.errors import SettingsError, TapeError
 from engine.gpus import usable
+from engine.inference.models.cuda import from_bytes
 from engine.replay.diff import Difference, compare
 from engine.replay.digest import Digest
 from engine.replay.parquet import Table
@@ -157,6 +158,7 @@ def _choice(arguments: argparse.Namespace, settings: Settings) -> Choice:
         Path(settings.models.path),
         arguments.max_batch or settings.engine.max_batch,
         usable(settings)[0],
+        from_bytes(settings),
         arguments.skip_holes,
         arguments.current_models or (arguments.diff or "").endswith(".toml"),
         stream,

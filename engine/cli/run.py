@@ -8,6 +8,7 @@ import argparse
 import os
 from pathlib import Path
 
+from engine.cores import to_spin_on
 from engine.errors import SettingsError
 from engine.gpus import usable
 from engine.logs import open_log
@@ -33,7 +34,7 @@ def main(arguments: argparse.Namespace) -> int:
     gpus, why = usable(settings)
     if why:
         log.warning("models run on the processor: %s", why)
-    workers = worker_count(settings, len(os.sched_getaffinity(0)), gpus)
+    workers = worker_count(settings, to_spin_on(os.sched_getaffinity(0)), gpus)
     supervisor = Supervisor(settings, manifests, workers, gpus, log)
     supervisor.open()
     try:

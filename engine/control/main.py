@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING
 import uvicorn
 import uvloop
 
-from engine import limits
+from engine import cores, limits
 from engine.control.app import Watch, make_app
-from engine.control.processes import allowed_cores
 from engine.errors import SettingsError
 from engine.settings import Settings, split_address
 from engine.shared import Phase
@@ -90,7 +89,7 @@ def version() -> str:
 
 async def _serve(child: "Child", listener: socket.socket) -> None:
     """A task that fails ends the others and the process: the supervisor starts it anew."""
-    watch = Watch(child.shared, child.settings, version(), allowed_cores(child.shared.arena.owner_pid))
+    watch = Watch(child.shared, child.settings, version(), cores.allowed(child.shared.arena.owner_pid))
     watch.look()
     server = Server(_config(watch))
     async with asyncio.TaskGroup() as group:

@@ -51,16 +51,6 @@ def pids(shared: Shared) -> dict[str, int]:
     return found
 
 
-def allowed_cores(pid: int, cgroup: Path = Path("/sys/fs/cgroup")) -> float:
-    """Cores that a process may use: its affinity, or the CPU quota of a container if that is less."""
-    cores = float(len(os.sched_getaffinity(pid)))
-    try:
-        quota, period = (cgroup / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else min(cores, int(quota) / int(period))
-
-
 class Costs:
     """Costs by process name, as of the last `read`."""
 

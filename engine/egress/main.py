@@ -16,7 +16,7 @@ from nats.errors import Error as NatsError
 from engine import limits
 from engine.bus import local
 from engine.bus.nats import NatsLink
-from engine.child import Child, run_loop
+from engine.child import Child, run_loop, stay_awake
 from engine.contract.ml.envelope_pb2 import MLProcessingEnvelope, Rejection
 from engine.contract.names import REJECTIONS_SUBJECT, Bus, Reason
 from engine.egress.delivery import Delivery
@@ -84,6 +84,7 @@ class Egress:
             self.link.open()
             confirming = loop.create_task(self.delivery.confirm())
         self.soon()
+        stay_awake(child.policy(self.shared.workers + 1)[0])
         child.ready()
         try:
             while not child.stopping():

@@ -18,7 +18,6 @@ from engine.contract.names import Reason, Status
 from engine.inference.microbatch import EXPIRED, PASS, cut, judge, refuse, stamp, tally
 from engine.inference.predictor import Predictor
 from engine.shared import EGRESS, INGRESS, Count, Phase, Stage
-from fastpath.doorbell import resolve_policy
 from fastpath.ring import Ring
 
 FULL_WAIT_MS = 1  # how long to sleep where egress has no room, and look again
@@ -59,8 +58,7 @@ def serve(child: Child, predictor: Predictor, worker: int) -> int:
     requests, answers = shared.requests[worker], shared.answers[worker]
     bell = shared.bells[child.ring_bell(worker)]
     ingress_bell, egress_bell = shared.bells[INGRESS.row], shared.bells[EGRESS.row]
-    cores = len(settings.engine.cpus) or child.cores
-    policy, spin_ns = resolve_policy(settings.engine.wait, cores, worker)
+    policy, spin_ns = child.policy(worker)
     row = child.row[0]
     counters = row["counters"]
     ring_wait, inference = shared.stage(child.seat, Stage.RING_WAIT), shared.stage(child.seat, Stage.INFERENCE)
@@ -74,7 +72,7 @@ def serve(child: Child, predictor: Predictor, worker: int) -> int:
     counters[Count.REPEATED] += max(0, int(board["hand_end"][worker]) - position)
     suspicion = Suspicion.of(board, worker)
     requests.release(position)
-    child.log.info("waits by %s; goes on at %d", policy, position)
+    child.log.info("goes on at %d", position)
     if position < suspicion.end:
         child.log.warning("a worker died of slots %d to %d: one by one now", position, suspicion.end - 1)
     pulsed_ns = 0

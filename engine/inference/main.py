@@ -11,7 +11,7 @@ from engine.child import Child
 from engine.errors import CudaError
 from engine.inference import jit, microbatch
 from engine.inference.loop import serve
-from engine.inference.models.cuda import Device
+from engine.inference.models.cuda import Device, from_bytes
 from engine.inference.predictor import Predictor
 from engine.shared import Gpu, Phase, worker_seat
 
@@ -46,7 +46,7 @@ def gpu_of(child: Child) -> Device | None:
         child.log.error("GPU %d is lost, models run on the processor: %s", number, why)
 
     try:
-        device = Device(number, tell)
+        device = Device(number, tell, from_bytes(child.settings))
     except CudaError as error:
         tell(str(error))
         return None

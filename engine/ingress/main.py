@@ -13,7 +13,7 @@ import time
 from itertools import islice
 
 from engine import limits
-from engine.child import Child, run_loop
+from engine.child import Child, run_loop, stay_awake
 from engine.contract.names import FEATURES_SUBJECT, Bus, Kind, Reason
 from engine.errors import Refused, SettingsError
 from engine.ingress import admission
@@ -83,6 +83,7 @@ class Ingress:
         loop.add_reader(self.bell.fd, self._rung)
         self.read_kafka()
         await self.sources.open()
+        stay_awake(child.policy(len(self.queues))[0])
         child.ready()
         try:
             while not child.stopping():

@@ -36,6 +36,7 @@ class Choice:
     store: Path
     max_batch: int
     gpus: int = 0  # that models run on
+    gpu_from_bytes: int = 0
     skip_holes: bool = False
     current_models: bool = False
     stream: tuple[str, str] | None = None  # company, stream; None: all
@@ -88,7 +89,7 @@ class Result(NamedTuple):
 
 def answered(choice: Choice, source: Tape, share: int = 0, shares: int = 1) -> Iterator[Answered]:
     """Every input of the chosen streams from the nearest state on, those before the chosen ones too."""
-    device = Device(share % choice.gpus) if choice.gpus else None
+    device = Device(share % choice.gpus, from_bytes=choice.gpu_from_bytes) if choice.gpus else None
     answerer = Answerer(choice.store, choice.max_batch, choice.current_models, device)
     index = 0
     if choice.from_position or choice.from_unix_ns:

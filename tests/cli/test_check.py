@@ -337,7 +337,7 @@ def test_cores_say_what_waiting_will_be(
     monkeypatch: pytest.MonkeyPatch, cores: int, environ: dict[str, str], expected: str
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
-    monkeypatch.setattr(checks_host, "_quota", float)
+    monkeypatch.setattr(checks_host, "to_spin_on", len)
     assert [str(each) for each in checks_host.cores(settings_of(**environ))] == [expected]
 
 
@@ -347,14 +347,6 @@ def test_processors_that_are_not_ours_are_told(monkeypatch: pytest.MonkeyPatch) 
     assert str(first) == (
         "FAIL  cores — engine.cpus names 4, 5; this process may run on 0-3, 6; name some of those, or none"
     )
-
-
-def test_a_control_group_s_quota_counts_as_cores(tmp_path: Path) -> None:
-    (tmp_path / "cpu.max").write_text("150000 100000\n")
-    assert checks_host._quota(8, tmp_path) == 1.5
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert checks_host._quota(8, tmp_path) == 8.0
-    assert checks_host._quota(8, tmp_path / "none") == 8.0
 
 
 def test_a_processor_without_avx2_is_told(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from engine.control.processes import Cost, Costs, allowed_cores, pids
+from engine.control.processes import Cost, Costs, pids
 from engine.shared import INGRESS, Life
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
@@ -62,13 +62,3 @@ def test_only_processes_that_live_are_asked_for(shared):
     assert pids(shared) == {"supervisor": os.getpid(), "ingress": 12345}
     shared.supervisor[0]["lives"][INGRESS.row] = Life.DYING
     assert pids(shared) == {"supervisor": os.getpid()}
-
-
-@pytest.mark.parametrize(("quota", "cores"), [("max 100000", None), ("50000 100000", 0.5), ("9900000 100000", None)])
-def test_allowed_cores_are_the_smaller_of_affinity_and_quota(tmp_path, quota, cores):
-    (tmp_path / "cpu.max").write_text(quota + "\n")
-    assert allowed_cores(os.getpid(), tmp_path) == (cores or len(os.sched_getaffinity(0)))
-
-
-def test_without_a_cgroup_the_affinity_counts(tmp_path):
-    assert allowed_cores(os.getpid(), tmp_path) == len(os.sched_getaffinity(0))

@@ -21,7 +21,7 @@ from engine.inference.models import lstm
 from engine.inference.models import session as sessions
 from engine.inference.models.classifier import ClassifierModel
 from engine.inference.models.cnn import PatternModel
-from engine.inference.models.cuda import ROWS, Device
+from engine.inference.models.cuda import ROWS, Device, from_bytes
 from engine.inference.models.lstm import PriceModel
 from engine.inference.models.onnx_graph import Unfit, with_rows
 from engine.inference.proof import prove
@@ -75,7 +75,7 @@ class StandIn(Device):
 
     def __init__(self, works: bool) -> None:
         self.works = lambda: works
-        self.number, self.lost = 0, ""
+        self.number, self.lost, self.from_bytes = 0, "", 0
         self.told: list[str] = []
         self._tell = self.told.append
 
@@ -160,6 +160,15 @@ def test_a_graph_that_answers_otherwise_on_the_gpu_runs_on_the_processor(kind, m
     model = opened(kind, device)
     assert device.lost == ""
     assert answers(model, *made_up()).tobytes() == answers(opened(kind, None), *made_up()).tobytes()
+
+
+def test_where_nobody_asked_for_a_gpu_small_graphs_stay_on_the_processor(kind, monkeypatch) -> None:
+    device = StandIn(works=True)
+    device.from_bytes = from_bytes(Settings())
+    monkeypatch.setattr(sessions, "CudaGraph", Gone)
+    assert opened(kind, device)._session._graph is None
+    assert device.lost == ""
+    assert from_bytes(CUDA) == 0
 
 
 def test_a_graph_of_one_row_is_made_one_of_many(kind) -> None:

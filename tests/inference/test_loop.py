@@ -36,7 +36,7 @@ def child():
         shared=shared,
         seat=seat,
         row=shared.children[seat.row : seat.row + 1],
-        cores=2,
+        policy=lambda before: ("block", 0),
         log=logging.getLogger("test"),
         ring_bell=ring_bell,
         pulse=lambda phase: None,

@@ -1,6 +1,7 @@
 """Producers and readers on the engine's own host, over its Unix sockets; and both buses at once."""
 
 import asyncio
+import re
 import socket
 import struct
 import threading
@@ -283,3 +284,20 @@ def test_with_both_buses_each_brings_inputs_and_gets_every_answer_once(folder, i
     assert [each.SerializeToString() for each in over_local] == [
         answer.envelope.SerializeToString() for answer in over_nats
     ]
+
+
+@pytest.mark.parametrize("wait", ["spin", "yield"])
+def test_processes_that_do_not_sleep_answer_like_those_that_do(folder, issuer, wait):
+    """Three of them on however few cores there are: slower there, and no less."""
+    where = str(folder / wait)
+    settings = {"engine": {"deadline_ms": 20_000, "wait": wait, "workers": 1}}
+    stream = stream_of(issuer, "acme")
+    with EngineProcess(folder, issuer, local_path=where, settings=settings) as running:
+        running.wait_ready(within_s=120)
+        with reading(running, where, stream) as reader, producing(where) as producer:
+            for _ in range(100):
+                producer.send(next_message(stream))
+            assert [reader.receive().sequence for _ in range(100)] == list(range(1, 101))
+        for process in ("ingress", "egress", "worker"):
+            assert re.search(rf'"process":"{process}[^}}]*"message":"waits by {wait}', running.log())
+        assert running.stop() == 0

@@ -115,6 +115,8 @@ class Session:
         device = self._device
         if device is None or device.lost:
             return
+        if self.manifest.path.stat().st_size < device.from_bytes:
+            return
         try:
             data = bytes(with_rows(read_artefact(self.manifest), ROWS))
             graph = CudaGraph(data, device, self._name, self.feed, self.out)

@@ -1,0 +1,36 @@
+"""The host's processors: how many of them this engine may use, and how many cores they are.
+
+Owns nothing. Run by the supervisor's start, by each process that waits at rings, by `check` and the control process.
+Reads /sys. What must stay true: two threads of a core count as one where something spins, because each takes what the
+other needs.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def physical(cpus: Iterable[int], root: Path = Path("/sys/devices/system/cpu")) -> int:
+    """Cores behind these processors."""
+    siblings = set()
+    for cpu in cpus:
+        try:
+            siblings.add((root / f"cpu{cpu}/topology/thread_siblings_list").read_text())
+        except OSError:  # not told: one of its own
+            siblings.add(str(cpu))
+    return len(siblings)
+
+
+def allowed(pid: int = 0, cgroup: Path = Path("/sys/fs/cgroup")) -> float:
+    """Processors that a process may use: its affinity, or the CPU quota of a container if that is less."""
+    count = float(len(os.sched_getaffinity(pid)))
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+        return min(count, int(quota) / int(period))
+    except (OSError, ValueError):  # no quota ("max"), or version 1
+        return count
+
+
+def to_spin_on(cpus: Iterable[int]) -> int:
+    """Cores of these processors, or what a quota leaves of them."""
+    return min(physical(cpus), int(allowed()))
