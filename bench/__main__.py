@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import goals
+from engine.gpus import are_there
 
 # Name, further words, and what makes it quick. Capacity comes before overload, which asks for what it found.
 RUNS: tuple[tuple[str, str, str], ...] = (
@@ -33,6 +34,7 @@ RUNS: tuple[tuple[str, str, str], ...] = (
     ("buses", "", "--rounds 1"),
     ("scaling", "", "--rounds 1 --part 1"),
     ("peers", "", "--rounds 1 --part 2"),
+    ("gpu", "", "--rounds 5"),
 )
 ALONE_CORES = 4
 
@@ -49,7 +51,8 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(words)
     failed = []
     for name, further, quick in RUNS:
-        if name not in arguments.only or ("--alone" in further and len(os.sched_getaffinity(0)) < ALONE_CORES):
+        too_few = "--alone" in further and len(os.sched_getaffinity(0)) < ALONE_CORES
+        if name not in arguments.only or too_few or (name == "gpu" and not are_there()):
             continue
         command = [sys.executable, "-m", f"bench.{name}", *further.split(), "--results", str(arguments.results)]
         command += quick.split() if arguments.quick else []

@@ -34,7 +34,6 @@ from engine.training.svg import Words
 ENGINE = "engine"
 TENANTS = ("bench", "bench-1")
 LOAD = CROWDS[0]
-BLOCK_S = 30
 WARM_BLOCKS = 4  # until windows have slid and memory is touched; plotted, and left out of the comparison
 
 
@@ -50,13 +49,14 @@ class Block(NamedTuple):
 class Bench:
     """One run. `blocks` holds what each showed."""
 
-    def __init__(self, seed: int, rate: float) -> None:
+    def __init__(self, seed: int, rate: float, block_s: int) -> None:
         (engine,) = (each for each in CONTENDERS if each.name == ENGINE)
         self.contender = replace(engine, sections=LIMITS)
         self.place = Place([ENGINE])
         self.streams = streams_of(rate)
         self.per_s = self.streams * LOAD.messages_per_s
         self.drivers = [Driver(self.contender, seed, tenant) for tenant in TENANTS]
+        self.block_s = block_s
         self.blocks: list[Block] = []
 
     def open(self) -> None:
@@ -72,7 +72,7 @@ class Bench:
 
     def run(self, count: int) -> None:
         """So many blocks, one behind the other."""
-        self.start_ns = time.monotonic_ns() + LEAD_NS + PLAN_NS * LOAD.vectors * self.per_s * BLOCK_S
+        self.start_ns = time.monotonic_ns() + LEAD_NS + PLAN_NS * LOAD.vectors * self.per_s * self.block_s
         self._begin(0)
         for number in range(count):
             if number + 1 < count:
@@ -81,7 +81,7 @@ class Bench:
             samples = parse(scraped(self.place.http[ENGINE]))
             self.blocks.append(
                 Block(
-                    number * BLOCK_S,
+                    number * self.block_s,
                     found["latencies_ns"],
                     found["statuses"],
                     found["problems"],
@@ -89,11 +89,11 @@ class Bench:
                     by_label(samples, "tickpath_process_cpu_seconds_total", "process"),
                 )
             )
-            say(f"  {number * BLOCK_S / 60:.1f} min: {row_of(self.blocks[-1:])}")
+            say(f"  {number * self.block_s / 60:.1f} min: {row_of(self.blocks[-1:])}")
 
     def _begin(self, number: int) -> None:
-        count = self.per_s * BLOCK_S
-        start_ns = self.start_ns + number * BLOCK_S * 1_000_000_000
+        count = self.per_s * self.block_s
+        start_ns = self.start_ns + number * self.block_s * 1_000_000_000
         dues_ns = [start_ns + n * 1_000_000_000 // self.per_s for n in range(count)]
         self.drivers[number % 2].begin(LOAD, dues_ns, (0, self.streams))
 
@@ -140,8 +140,7 @@ def plots(blocks: Sequence[Block], rate: float, facts: Mapping[str, Any]) -> dic
     ]
     processes = sorted({name for each in blocks for name in each.memory_bytes})
     memory = [
-        Line(name, minutes, [each.memory_bytes.get(name, 0.0) / (1 << 20) for each in blocks])
-        for name in processes
+        Line(name, minutes, [each.memory_bytes.get(name, 0.0) / (1 << 20) for each in blocks]) for name in processes
     ]
     top = {"latency": 1.1 * max(max(line.y) for line in latency), "memory": 1.1 * max(max(line.y) for line in memory)}
     return {
@@ -149,7 +148,7 @@ def plots(blocks: Sequence[Block], rate: float, facts: Mapping[str, Any]) -> dic
             Words(title, "minutes", unit, note), lines, y_range=(0.0, max(1.0, top[what])), x_ticks=ticks(minutes[-1])
         )
         for what, title, unit, lines in (
-            ("latency", f"Latency of a message, by blocks of {BLOCK_S} s", "ms", latency),
+            ("latency", "Latency of a message, block by block", "ms", latency),
             ("memory", "Memory that no other process shares", "MiB", memory),
         )
     }
@@ -165,18 +164,19 @@ def ticks(last: float) -> list[float]:
 
 
 def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--block", type=int, default=30, metavar="S", help="of a block (default: 30)")
     parser.add_argument("--rate", type=float, default=0.0, help="vectors/s (default: half of bench.capacity's)")
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    arguments = asked("soak", __doc__.split("\n")[0], 120, f"a block of {BLOCK_S} s", words, options)
+    arguments = asked("soak", __doc__.split("\n")[0], 120, "a block", words, options)
     known = (result_of(arguments.results, "capacity") or {}).get("figures", {})
     rate = arguments.rate or known.get("steady", {}).get("measured", 0.0) / 2
     if not rate:
         told = "expected a rate, found none; run python -m bench.capacity before, or give --rate"
         print(f"bench.soak: {told}", file=sys.stderr)
         return 1
-    bench, others = Bench(arguments.seed, rate), Others()
+    bench, others = Bench(arguments.seed, rate, arguments.block), Others()
     try:
         bench.open()
         bench.run(arguments.rounds)
@@ -187,7 +187,7 @@ def main(words: Sequence[str] | None = None) -> int:
     finally:
         bench.place.close()
     rate = bench.streams * LOAD.messages_per_s * LOAD.vectors
-    print(heading(f"{arguments.rounds * BLOCK_S / 60:g} minutes of {rate:,.0f} vectors/s", facts))
+    print(heading(f"{arguments.rounds * arguments.block / 60:g} minutes of {rate:,.0f} vectors/s", facts))
     print(as_text(bench.blocks))
     blocks = [
         {**each._asdict(), "latencies_ns": None, "shown": row_of([each])} for each in bench.blocks

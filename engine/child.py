@@ -16,6 +16,7 @@ from typing import Any
 
 import uvloop
 
+from engine import limits
 from engine.contract.names import Bus
 from engine.cores import to_spin_on
 from engine.logs import open_log
@@ -58,6 +59,9 @@ class Child:
         self._pin()
 
     def pulse(self, phase: Phase) -> None:
+        """Alive, and in a moment between two messages: the one for garbage, of which the way of a vector makes none."""
+        if gc.get_count()[0] > limits.GARBAGE_MAX:
+            gc.collect()
         row, now = self.row[0], time.monotonic_ns()
         if row["phase"] != phase:
             row["phase_ns"] = now
@@ -68,6 +72,7 @@ class Child:
         """Loaded and warm, or connected and listening."""
         gc.collect()
         gc.freeze()
+        gc.disable()
         self.row[0]["ready"] = 1
         self.log.info("ready")
 

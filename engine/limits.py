@@ -18,6 +18,7 @@ PULSE_LIMIT_MS = 1_000  # between two pulses of a loop
 IN_MODEL_LIMIT_MS = 500  # one model, one microbatch
 WRITING_LIMIT_MS = 10_000  # a file system may hold a process up, which is no fault of its own
 PULSE_EVERY_MS = 100  # how often an idle loop pulses
+GARBAGE_MAX = 20_000  # objects more than after the last collection, before an idle moment is used for one
 REAP_LIMIT_MS = 2_000  # after SIGKILL; beyond, a process hangs in the kernel
 RESTART_BUDGET = 5  # self-inflicted deaths ...
 RESTART_WINDOW_S = 60  # ... within this

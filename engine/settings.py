@@ -63,9 +63,17 @@ SOCKET = Rule(
 class Engine:
     name: str = knob("engine-0", "its service_source; a second engine of the same name on a host is refused", rule=NAME)
     workers: int | str = knob(
-        "auto", "worker processes; auto: one per GPU, without a GPU from the cores", low=1, high=16, choices=("auto",)
+        "auto",
+        "worker processes; auto: one per GPU, without a GPU half of the cores that ingress and egress leave",
+        low=1,
+        high=16,
+        choices=("auto",),
     )
-    device: str = knob("auto", "where models run", choices=("auto", "cpu", "cuda"))
+    device: str = knob(
+        "auto",
+        "where models run; auto: graphs of 4 MiB and more on a GPU, where one is",
+        choices=("auto", "cpu", "cuda"),
+    )
     symbols: tuple[str, ...] = knob((), "symbols that are answered; empty: any", rule=SYMBOL)
     max_batch: int = knob(32, "in a microbatch", unit="vectors", low=1, high=256)
     deadline_ms: int = knob(

@@ -105,3 +105,12 @@ def test_recovery_is_when_latency_is_normal_again(after, expected):
     due = [n * tenth for n in range(10 + len(after))]
     found = recovery_ns(due, [5] * 10 + after, 10 * tenth, 10 * tenth)
     assert found == (None if after == [90] * 20 else expected)
+
+
+def test_a_soak_knows_no_pause_and_draws_its_plots(tmp_path):
+    done, found = ran("soak", tmp_path, "--rounds", "4", "--block", "2", "--rate", "200")
+    assert done.returncode == 0, done.stdout
+    assert [(block["began_s"], block["problems"]) for block in found["blocks"]] == [(2 * n, {}) for n in range(4)]
+    assert all(block["memory_bytes"]["worker-0"] > 0 for block in found["blocks"])
+    assert "<svg" in (tmp_path / "soak-latency.svg").read_text()
+    assert "<svg" in (tmp_path / "soak-memory.svg").read_text()
