@@ -33,7 +33,7 @@ from bench.wire import say
 from fastpath.ring import Ring
 
 SLOT = np.dtype([("due_ns", "i8"), ("rest", "V4088")])  # as large as the engine's
-CAPACITY = 1024
+CAPACITY = 8192  # more than a block: where the reader waits for a core, nothing is lost
 HOPS = 5_000  # of a block
 PERIOD_NS = 100_000
 LEAD_NS = 50_000_000  # for both ends to be there

@@ -11,7 +11,7 @@ WORKERS_MAX = 16
 FIXED_CHILDREN = 5  # ingress, egress, control, kafka, watch
 CHILDREN_MAX = layout.children_max  # the fixed ones, a process for each worker, one warm spare
 
-TICK_MS = 10  # of the supervisor
+TICK_MS = 25  # of the supervisor; a death is seen at once
 TICK_LATE_MS = 200  # a tick of its own that comes later voids its round: the host was asleep, not the children
 LOADING_LIMIT_MS = 120_000  # models, kernels, warm-up
 PULSE_LIMIT_MS = 1_000  # between two pulses of a loop

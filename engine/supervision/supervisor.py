@@ -6,6 +6,7 @@ killed, reaped, and only then replaced; the supervisor touches no message and im
 whatever happens, nothing is left behind.
 """
 
+import contextlib
 import os
 import select
 import signal
@@ -166,12 +167,14 @@ class Supervisor:
         self.record_asked = True
 
     def _wait(self, timeout_ms: int) -> None:
-        if self.poll.poll(timeout_ms):
-            try:
+        """Until a signal, a child's end, or the time."""
+        for fd, _ in self.poll.poll(timeout_ms):
+            if fd != self.wake_read:
+                self.poll.unregister(fd)  # told once
+                continue
+            with contextlib.suppress(BlockingIOError):
                 while os.read(self.wake_read, 512):
                     pass
-            except BlockingIOError:
-                pass
 
     def _write_manifest(self) -> int:
         """What a child needs to know, in a memfd that they all inherit."""
@@ -203,6 +206,7 @@ class Supervisor:
             subprocess.Popen(command, pass_fds=inherited, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno()),
             time.monotonic_ns(),
         )
+        self.poll.register(process.pidfd, select.POLLIN)  # readable once it has ended
         self.board["starts"][process.seat.row] += 1
         self.board["lives"][process.seat.row] = process.life
 
@@ -214,6 +218,8 @@ class Supervisor:
                 self._vacate(process, died, now_ns)
                 if process.is_to_blame(died) and process.role.name == "worker":
                     self.record_asked = True
+                with contextlib.suppress(KeyError):  # it ended since the last wait
+                    self.poll.unregister(process.pidfd)
                 process.buried(died, now_ns)
                 if process.life == Life.ABSENT:
                     self._start(process)

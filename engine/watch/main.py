@@ -15,8 +15,7 @@ from engine.shared import Count, Phase
 from engine.watch.recording import Recording
 from engine.watch.sinks import Folder, Memory, last_settled
 
-LOOK_S = 0.005  # between two looks while something comes
-IDLE_S = 0.02  # while nothing does; verdicts are kept for far longer
+LOOK_S = 0.02  # between two looks: many messages at once cost less than one by one, and verdicts are kept for longer
 NICE = 5  # processes on the way of a vector come first
 END_S = 0.5  # for what is confirmed after the last look
 
@@ -48,11 +47,12 @@ def run(child: Child) -> int:
     child.ready()
     while not child.stopping():
         child.pulse(Phase.WRITING)
-        busy = recording is not None and recording.look()
+        if recording is not None:
+            recording.look()
         if asked:
             asked.clear()
             dump(child, recorder)
-        time.sleep(LOOK_S if busy else IDLE_S if recording else limits.PULSE_EVERY_MS / 1000)
+        time.sleep(LOOK_S if recording is not None else limits.PULSE_EVERY_MS / 1000)
     if recording is not None:
         end(recording)
     return 0
