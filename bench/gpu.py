@@ -20,13 +20,13 @@ import onnxruntime
 from bench import rounds
 from bench.figures import microseconds, summarise, table, timed
 from bench.lstm import STEPS, made_up
-from engine.gpus import usable
-from engine.inference.models.cuda import ROWS, CudaGraph, Device, staging
+from engine.gpus import are_there, probed
+from engine.inference.models.cuda import ROWS, Device, DeviceGraph, staging
 from engine.inference.models.onnx_graph import with_rows
-from engine.settings import Settings
 
 COUNTS = (1, 2, 4, 8, 16, ROWS)  # rows asked about at once
 WIDTHS = ((16, (32, 32)), (16, (48, 48)), (100, (100, 100)), (100, (256, 256)), (256, (512, 512)))  # inputs, units
+NAMES = ("image", "pattern", "rows", "move", "rise")  # of tensors
 STORE = Path(__file__).parent.parent / "models"
 
 
@@ -40,11 +40,11 @@ def cases(seed: int) -> list[Case]:
     found = []
     for model in ("simple_pattern", "cnn_patterns"):
         data = next((STORE / model).glob("*/model.onnx")).read_bytes()
-        found.append(Case(model, data, bytes(with_rows(data, ROWS))))
+        found.append(Case(model, data, bytes(with_rows(data, ROWS, NAMES))))
     for inputs, units in WIDTHS:
         data = made_up(seed, inputs, units)
         name = f"LSTM {' + '.join(map(str, units))}, {inputs} inputs"
-        found.append(Case(name, data, bytes(with_rows(data, ROWS))))
+        found.append(Case(name, data, bytes(with_rows(data, ROWS, NAMES))))
     return found
 
 
@@ -61,7 +61,7 @@ class Contest:
         self.feed[:] = np.random.default_rng(seed).normal(size=self.feed.shape)
         self.out = {each.name: staging((ROWS, *each.shape[1:])) for each in self.session.get_outputs()}
         self.bindings = [self._bound(of.name, row) for row in range(ROWS)]
-        self.graph = CudaGraph(case.many, device, of.name, self.feed, self.out)
+        self.graph = DeviceGraph(case.many, device, of.name, self.feed, self.out)
 
     def _bound(self, name: str, row: int) -> onnxruntime.IOBinding:
         binding, feed = self.session.io_binding(), self.feed[row : row + 1]
@@ -122,11 +122,11 @@ def pays_from(found: dict[str, Any]) -> str:
 
 def main(words: Sequence[str] | None = None) -> int:
     arguments = rounds.asked("gpu", __doc__.split("\n")[0], 40, "each a call of each side and count of rows", words)
-    count, why = usable(Settings())
-    if not count:
+    found, why = probed() if are_there() else ([], "")
+    if not found:
         print(f"bench.gpu: no GPU to measure: {why or 'there is none here'}", file=sys.stderr)
         return 1
-    device, others = Device(0), rounds.Others()
+    device, others = Device(found[0]), rounds.Others()
     results = {}
     for case in cases(arguments.seed):
         contest = Contest(case, device, arguments.seed)
@@ -137,9 +137,9 @@ def main(words: Sequence[str] | None = None) -> int:
     about = rounds.about(arguments, others.cores())
     print(rounds.heading("bench.gpu: ONNX graphs on a GPU and on one core, median µs of a call", about))
     rows = []
-    for name, found in results.items():
-        cells = [microseconds(found[side][n]["p50"]) for n in (1, 8, ROWS) for side in ("cpu", "gpu")]
-        rows.append([name, *cells, pays_from(found), f"{found['difference']:.0e}"])
+    for name, of_name in results.items():
+        cells = [microseconds(of_name[side][n]["p50"]) for n in (1, 8, ROWS) for side in ("cpu", "gpu")]
+        rows.append([name, *cells, pays_from(of_name), f"{of_name['difference']:.0e}"])
     head = ["graph", *(f"{n} on the {side}" for n in (1, 8, ROWS) for side in ("core", "GPU")), "pays from", "differ"]
     print(table(head, rows))
     rounds.write(arguments.results, {"benchmark": "gpu", "about": about, "graphs": results, "steps": STEPS})

@@ -85,7 +85,7 @@ class Place:
         return str(self.folder / f"{account}.sock") if local else self.url(account)
 
     def token(self, company: str, user: str) -> str:
-        """A token of the highest tier, for as long as any benchmark runs."""
+        """Six hours' token of the highest tier."""
         return sign(
             read_signing_key(str(self.keys.private)),
             user_id=user,

@@ -11,14 +11,14 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import uvloop
 
 from engine import limits
 from engine.contract.names import Bus
-from engine.cores import to_spin_on
+from engine.cores import cores_for
 from engine.logs import open_log
 from engine.settings import Settings
 from engine.shared import EGRESS, BusState, Engine, Phase, Seat, Shared, ring_bell
@@ -35,18 +35,18 @@ class Child:
     """
 
     def __init__(
-        self, role: str, seat: Seat, settings: Settings, shared: Shared, owner_pid: int, gpus: int = 0
+        self, role: str, seat: Seat, settings: Settings, shared: Shared, owner_pid: int, gpus: Sequence[int] = ()
     ) -> None:
         self.role = role
         self.seat = seat
         self.settings = settings
         self.shared = shared
         self.owner_pid = owner_pid
-        self.gpus = gpus  # of the host, that models run on
+        self.gpus = gpus  # numbers of those that models run on
         self.row = shared.children[seat.row : seat.row + 1]
         self.log = open_log(seat.name)
         self.egress_bell = EGRESS.row
-        self._cores = to_spin_on(settings.engine.cpus or os.sched_getaffinity(0))
+        self._cores = cores_for(settings)
         self._ending = False
 
     def open(self, orphan_signal: signal.Signals) -> None:

@@ -9,6 +9,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from engine.settings import Settings
+
 
 def physical(cpus: Iterable[int], root: Path = Path("/sys/devices/system/cpu")) -> int:
     """Cores behind these processors."""
@@ -31,6 +33,6 @@ def allowed(pid: int = 0, cgroup: Path = Path("/sys/fs/cgroup")) -> float:
         return count
 
 
-def to_spin_on(cpus: Iterable[int]) -> int:
-    """Cores of these processors, or what a quota leaves of them."""
-    return min(physical(cpus), int(allowed()))
+def cores_for(settings: Settings) -> int:
+    """Cores that an engine may use: of the processors that it is pinned to, else of all, or what a quota leaves."""
+    return max(1, min(physical(settings.engine.cpus or os.sched_getaffinity(0)), int(allowed())))

@@ -5,6 +5,7 @@ and by the control process (memory). Reads /dev and asks another process, becaus
 its hundreds of megabytes. What must stay true: a host without a GPU is not asked twice and needs none of the libraries.
 """
 
+import contextlib
 import functools
 import json
 import subprocess
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 from engine.settings import Settings
 
+PAYS_FROM_BYTES = 4 << 20  # of an artefact; `bench.gpu` shows why
 PROBE_S = 60.0  # a first start of CUDA reads hundreds of megabytes from disk
 
 
@@ -28,23 +30,33 @@ def are_there(devices: Path = Path("/dev")) -> bool:
     return any(devices.glob("nvidia[0-9]*"))
 
 
-def usable(settings: Settings) -> tuple[int, str]:
-    """How many GPUs this configuration's models run on, and why there is none where one is wanted or there."""
-    if settings.engine.device == "cpu" or (settings.engine.device == "auto" and not are_there()):
-        return 0, ""
-    return _probed() if are_there() else (0, "there is no GPU here")
+def min_artefact_bytes(settings: Settings) -> int:
+    """Of a graph that runs on a GPU: of all where it was asked for, else of those large enough for it to pay."""
+    return 0 if settings.engine.device == "cuda" else PAYS_FROM_BYTES
+
+
+def usable(settings: Settings) -> tuple[list[int], str]:
+    """The numbers of the GPUs that this configuration's models run on, and why not of (all) those wanted or there."""
+    if settings.engine.device == "cpu":
+        return [], ""
+    if settings.engine.device == "auto":
+        sizes = [path.stat().st_size for path in Path(settings.models.path).rglob("*.onnx")]
+        if not are_there() or max(sizes, default=0) < PAYS_FROM_BYTES:
+            return [], ""
+    return probed() if are_there() else ([], "there is no GPU here")
 
 
 @functools.cache
-def _probed() -> tuple[int, str]:
+def probed() -> tuple[list[int], str]:
+    """Whatever the configuration says."""
     try:
         probe = subprocess.run(
             [sys.executable, "-m", "engine.inference.models.cuda"], capture_output=True, timeout=PROBE_S, check=True
         )
         found = json.loads(probe.stdout)
-        return int(found["gpus"]), str(found["why"])
+        return [int(each) for each in found["gpus"]], str(found["why"])
     except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
-        return 0, f"CUDA cannot be asked: {error}"
+        return [], f"CUDA cannot be asked: {error}"
 
 
 def memory_reader() -> Callable[[], list[Memory]]:
@@ -58,10 +70,11 @@ def memory_reader() -> Callable[[], list[Memory]]:
         return list
 
     def read() -> list[Memory]:
-        try:
-            infos = [pynvml.nvmlDeviceGetMemoryInfo(handle) for handle in handles]
-        except pynvml.NVMLError:  # the driver lost it
-            return []
-        return [Memory(number, int(info.used), int(info.total)) for number, info in enumerate(infos)]
+        found = []
+        for number, handle in enumerate(handles):
+            with contextlib.suppress(pynvml.NVMLError):  # the driver lost it
+                info = pynvml.nvmlDeviceGetMemoryInfo(handle)
+                found.append(Memory(number, int(info.used), int(info.total)))
+        return found
 
     return read

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine.cli.findings import FAIL, OK, WARN, Finding
-from engine.cores import to_spin_on
+from engine.cores import cores_for
 from engine.gpus import usable
 from engine.settings import Settings
 
@@ -21,17 +21,17 @@ def workers(settings: Settings) -> int:
     """As `run` counts them."""
     from engine.shared import worker_count
 
-    return worker_count(settings, to_spin_on(os.sched_getaffinity(0)), usable(settings)[0])
+    return worker_count(settings, cores_for(settings), len(usable(settings)[0]))
 
 
 def gpus(settings: Settings) -> Iterator[Finding]:
-    count, why = usable(settings)
-    if count:
-        yield Finding(OK, "gpus", f"models run on {count} GPU{'s' if count > 1 else ''}")
-    elif why:
+    found, why = usable(settings)
+    if found:
+        yield Finding(OK, "gpus", f"models run on GPU {', '.join(map(str, found))}")
+    if why:
         level = FAIL if settings.engine.device == "cuda" else WARN
         do = 'install the extra `cuda` and NVIDIA\'s driver, or set engine.device = "cpu"'
-        yield Finding(level, "gpus", f"models run on the processor: {why}", do)
+        yield Finding(level, "gpus", f"not there for models: {why}", do)
 
 
 def name(settings: Settings, sockets: Path = Path("/proc/net/unix")) -> Iterator[Finding]:
@@ -73,7 +73,7 @@ def cores(settings: Settings) -> Iterator[Finding]:
             f"engine.cpus names {', '.join(map(str, missing))}; this process may run on {_ranges(allowed)}",
             "name some of those, or none",
         )
-    have = to_spin_on(settings.engine.cpus or allowed)
+    have = cores_for(settings)
     count = workers(settings)
     hot = len(STAGES) + count
     policies = [resolve_policy(settings.engine.wait, have, before)[0] for before in range(hot)]

@@ -2,8 +2,8 @@
 
 Owns the command line and what is printed; `engine.replay` does the work. Runs in a process of its own. Reads a
 tape and the model store; writes a summary, or JSON, to standard output and a table of answers to `--out`.
-What must stay true: the digest of the replay equals that of what was answered live, or the first input that
-differs is named.
+What must stay true: on the device that answered live, the digest of the replay equals that of what was answered, or
+the first input that differs is named.
 """
 
 import argparse
@@ -19,8 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from engine.errors import SettingsError, TapeError
-from engine.gpus import usable
-from engine.inference.models.cuda import from_bytes
+from engine.gpus import min_artefact_bytes, usable
 from engine.replay.diff import Difference, compare
 from engine.replay.digest import Digest
 from engine.replay.parquet import Table
@@ -137,7 +136,12 @@ def _other(what: str, choice: Choice, workers: int) -> Iterator[Result] | None:
     if what.endswith(".toml"):
         settings = load(what)
         choice = replace(
-            choice, store=Path(settings.models.path), max_batch=settings.engine.max_batch, current_models=True
+            choice,
+            store=Path(settings.models.path),
+            max_batch=settings.engine.max_batch,
+            gpus=tuple(usable(settings)[0]),
+            min_artefact_bytes=min_artefact_bytes(settings),
+            current_models=True,
         )
     else:
         choice = replace(choice, path=Path(what))
@@ -157,8 +161,8 @@ def _choice(arguments: argparse.Namespace, settings: Settings) -> Choice:
         arguments.tape,
         Path(settings.models.path),
         arguments.max_batch or settings.engine.max_batch,
-        usable(settings)[0],
-        from_bytes(settings),
+        tuple(usable(settings)[0]),
+        min_artefact_bytes(settings),
         arguments.skip_holes,
         arguments.current_models or (arguments.diff or "").endswith(".toml"),
         stream,

@@ -5,10 +5,9 @@ true: what `check` would call wrong ends here with the same words, before anythi
 """
 
 import argparse
-import os
 from pathlib import Path
 
-from engine.cores import to_spin_on
+from engine.cores import cores_for
 from engine.errors import SettingsError
 from engine.gpus import usable
 from engine.logs import open_log
@@ -33,8 +32,8 @@ def main(arguments: argparse.Namespace) -> int:
     )
     gpus, why = usable(settings)
     if why:
-        log.warning("models run on the processor: %s", why)
-    workers = worker_count(settings, to_spin_on(os.sched_getaffinity(0)), gpus)
+        log.warning("a GPU is not there for models: %s", why)
+    workers = worker_count(settings, cores_for(settings), len(gpus))
     supervisor = Supervisor(settings, manifests, workers, gpus, log)
     supervisor.open()
     try:

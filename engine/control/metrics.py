@@ -267,10 +267,10 @@ def _host(shared: Shared, costs: dict[str, Cost], rates: Rates, cores: float) ->
 
 def _gpus(shared: Shared, memory: Sequence[Memory]) -> Iterator[str]:
     """Nothing where models are not to run on any."""
-    away = [seat for seat in worker_seats(shared) if shared.children[seat.row]["gpu"]]
-    if not away:
+    wanted = [seat for seat in worker_seats(shared) if shared.children[seat.row]["gpu"]]
+    if not wanted:
         return
-    samples = [({"process": seat.name}, shared.children[seat.row]["gpu"] == Gpu.AWAY) for seat in away]
+    samples = [({"process": seat.name}, shared.children[seat.row]["gpu"] == Gpu.AWAY) for seat in wanted]
     yield from family("tickpath_gpu_away", "gauge", "1 while the processor stands in for a worker's GPU.", samples)
     for name, text, field in (
         ("used", "Memory of a GPU in use, by whomever.", "used_bytes"),

@@ -9,21 +9,25 @@ from pathlib import Path
 from engine import limits
 from engine.child import Child
 from engine.errors import CudaError
+from engine.gpus import min_artefact_bytes
 from engine.inference import jit, microbatch
 from engine.inference.loop import serve
-from engine.inference.models.cuda import Device, from_bytes
+from engine.inference.models.cuda import Device
 from engine.inference.predictor import Predictor
 from engine.shared import Gpu, Phase, worker_seat
 
 
 def run(child: Child) -> int:
     settings, shared = child.settings, child.shared
+    device = gpu_of(child)
     predictor = Predictor(
-        Path(settings.models.path), shared.versions, shared.plans, child.row, settings.engine.max_batch, gpu_of(child)
+        Path(settings.models.path), shared.versions, shared.plans, child.row, settings.engine.max_batch, device
     )
     if not any(jit.FOLDER.glob("*.nbc")):
         child.log.info("compiling kernels (first start), which takes a minute or two")
     predictor.load()
+    if device is not None:
+        child.row[0]["gpu"] = gpu_state(device)
     microbatch.warm(shared.requests[0].slots, shared.answers[0].slots)
     child.pulse(Phase.STANDBY)
     child.ready()
@@ -34,24 +38,29 @@ def run(child: Child) -> int:
 
 
 def gpu_of(child: Child) -> Device | None:
-    """The GPU that this worker's graphs run on, by its place among the workers; None: the processor runs them."""
-    row, number = child.row[0], child.seat.row - worker_seat(0).row
+    """The GPU that this worker's graphs are to run on, by its place among the workers; None: the processor does."""
+    row, place = child.row[0], child.seat.row - worker_seat(0).row
     row["gpu"] = Gpu.AWAY if child.settings.engine.device == "cuda" else Gpu.NONE
     if not child.gpus:
         return None
-    number %= child.gpus
+    number = child.gpus[place % len(child.gpus)]
 
     def tell(why: str) -> None:
         row["gpu"] = Gpu.AWAY
-        child.log.error("GPU %d is lost, models run on the processor: %s", number, why)
+        child.log.error("GPU %d: %s; the processor stands in for it", number, why)
 
     try:
-        device = Device(number, tell, from_bytes(child.settings))
+        return Device(number, tell, min_artefact_bytes(child.settings))
     except CudaError as error:
         tell(str(error))
         return None
-    row["gpu"] = Gpu.IN_USE
-    return device
+
+
+def gpu_state(device: Device) -> Gpu:
+    """Of a worker that has loaded its models."""
+    if device.placed and not device.lost:
+        return Gpu.IN_USE
+    return Gpu.AWAY if device.wanted else Gpu.NONE
 
 
 def await_seat(child: Child) -> int:

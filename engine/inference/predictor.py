@@ -151,10 +151,22 @@ class Predictor:
             self.predict(requests, first, size, verdicts[first : first + size].copy(), windows, answers, first, now)
         for row, model in list(self.models.items()):
             try:
-                prove(model)
+                self.models[row] = self._proved(row, model)
             except ModelError as error:
                 log.error("model %s is left out, its fallback answers: %s", model.manifest.name, error)
                 del self.models[row]
+
+    def _proved(self, row: int, model: Model) -> Model:
+        """The same, or where it does not hold what its folder says on a GPU, itself on the processor."""
+        try:
+            prove(model)
+        except ModelError as error:
+            if self.device is None:
+                raise
+            model = opened(model.manifest, self._book, row)
+            prove(model)
+            log.warning("model %s runs on the processor: %s", model.manifest.name, error)
+        return model
 
     def predict(
         self,

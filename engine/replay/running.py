@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
-from engine.errors import TapeError
+from engine.errors import TapeError, TickpathError
 from engine.inference.models.cuda import Device
 from engine.ingress.sequencing import shard_of
 from engine.logs import open_log
@@ -35,8 +35,8 @@ class Choice:
     path: Path
     store: Path
     max_batch: int
-    gpus: int = 0  # that models run on
-    gpu_from_bytes: int = 0
+    gpus: tuple[int, ...] = ()  # that models run on
+    min_artefact_bytes: int = 0  # of a graph that does
     skip_holes: bool = False
     current_models: bool = False
     stream: tuple[str, str] | None = None  # company, stream; None: all
@@ -89,7 +89,10 @@ class Result(NamedTuple):
 
 def answered(choice: Choice, source: Tape, share: int = 0, shares: int = 1) -> Iterator[Answered]:
     """Every input of the chosen streams from the nearest state on, those before the chosen ones too."""
-    device = Device(share % choice.gpus, from_bytes=choice.gpu_from_bytes) if choice.gpus else None
+    device = None
+    if choice.gpus:
+        number = choice.gpus[share % len(choice.gpus)]
+        device = Device(number, min_artefact_bytes=choice.min_artefact_bytes)
     answerer = Answerer(choice.store, choice.max_batch, choice.current_models, device)
     index = 0
     if choice.from_position or choice.from_unix_ns:
@@ -169,7 +172,7 @@ def _share(choice: Choice, share: int, shares: int, pipe: Connection) -> None:
     try:
         for result in _results(choice, Tape(choice.path, choice.skip_holes, say).open(), share, shares):
             pipe.send_bytes(result.pack())
-    except TapeError as error:
+    except TickpathError as error:
         pipe.send_bytes(FAILED)
         pipe.send_bytes(str(error).encode())
     except BrokenPipeError:

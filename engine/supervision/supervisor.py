@@ -61,7 +61,9 @@ def claim_name(name: str) -> socket.socket:
 class Supervisor:
     """One engine. `open`, `run`, `close`."""
 
-    def __init__(self, settings: Settings, manifests: Sequence[Manifest], workers: int, gpus: int, log: Logger) -> None:
+    def __init__(
+        self, settings: Settings, manifests: Sequence[Manifest], workers: int, gpus: Sequence[int], log: Logger
+    ) -> None:
         self.settings = settings
         self.manifests = manifests
         self.workers = workers
@@ -218,7 +220,7 @@ class Supervisor:
                 self._vacate(process, died, now_ns)
                 if process.is_to_blame(died) and process.role.name == "worker":
                     self.record_asked = True
-                with contextlib.suppress(KeyError):  # it ended since the last wait
+                with contextlib.suppress(KeyError):  # the wait has told of it
                     self.poll.unregister(process.pidfd)
                 process.buried(died, now_ns)
                 if process.life == Life.ABSENT:

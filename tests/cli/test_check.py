@@ -337,7 +337,7 @@ def test_cores_say_what_waiting_will_be(
     monkeypatch: pytest.MonkeyPatch, cores: int, environ: dict[str, str], expected: str
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
-    monkeypatch.setattr(checks_host, "to_spin_on", len)
+    monkeypatch.setattr(checks_host, "cores_for", lambda _: cores)
     assert [str(each) for each in checks_host.cores(settings_of(**environ))] == [expected]
 
 

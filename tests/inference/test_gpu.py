@@ -14,19 +14,21 @@ import pytest
 
 from engine.cli import checks_host
 from engine.errors import CudaError
-from engine.gpus import are_there, memory_reader, usable
+from engine.gpus import are_there, memory_reader, min_artefact_bytes, probed, usable
 from engine.inference import batch as arrays
 from engine.inference.batch import Batch, Output
+from engine.inference.main import gpu_state
 from engine.inference.models import lstm
 from engine.inference.models import session as sessions
 from engine.inference.models.classifier import ClassifierModel
 from engine.inference.models.cnn import PatternModel
-from engine.inference.models.cuda import ROWS, Device, from_bytes
+from engine.inference.models.cuda import ROWS, Device, is_captured
 from engine.inference.models.lstm import PriceModel
-from engine.inference.models.onnx_graph import Unfit, with_rows
+from engine.inference.models.onnx_graph import Unfit, read_graph, with_rows
 from engine.inference.proof import prove
 from engine.registry.manifest import read_manifest
 from engine.settings import Engine, Settings
+from engine.shared import Gpu
 from tests.inference.conftest import STORE, make_predictor
 from tests.inference.market import walk
 from tests.inference.test_schedulings import SCHEDULINGS, Worker, check_schedulings
@@ -53,7 +55,7 @@ import sys
 from tests.inference import test_gpu as here
 
 kind = here.PatternModel, here.folder("cnn_patterns")
-device = here.Device(0)
+device = here.Device(here.GPUS[0])
 model = here.opened(kind, device)
 before = here.answers(model, *here.made_up())
 driver, module, function = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p(), ctypes.c_void_p()
@@ -67,7 +69,8 @@ assert after.tobytes() == here.answers(here.opened(kind, None), *here.made_up())
 assert abs(after - before)[:, :7].max() < 1e-5
 print(device.lost)
 """
-needs_gpu = pytest.mark.skipif(usable(Settings())[0] == 0, reason="no GPU here that models can run on")
+GPUS = probed()[0] if are_there() else []
+needs_gpu = pytest.mark.skipif(not GPUS, reason="no GPU here that models can run on")
 
 
 class StandIn(Device):
@@ -75,7 +78,7 @@ class StandIn(Device):
 
     def __init__(self, works: bool) -> None:
         self.works = lambda: works
-        self.number, self.lost, self.from_bytes = 0, "", 0
+        self.number, self.lost, self.min_artefact_bytes, self.wanted, self.placed = 0, "", 0, 0, 0
         self.told: list[str] = []
         self._tell = self.told.append
 
@@ -141,41 +144,56 @@ def opened(kind: tuple[type, Path], device: Device | None):
 def test_the_processor_answers_the_same_bytes_where_the_gpu_is_lost(kind, monkeypatch, when) -> None:
     expected = answers(opened(kind, None), *made_up())
     device = StandIn(works=False)
-    monkeypatch.setattr(sessions, "CudaGraph", Gone)
+    monkeypatch.setattr(sessions, "DeviceGraph", Gone)
     if when == "as it is placed":
         model = opened(kind, device)
     else:
         device.lost = "later"  # nothing is placed yet
         model = opened(kind, device)
         device.lost, model._session._graph = "", Gone(b"", device, "", None, {})
+        device.wanted = 1
     for _ in range(2):
         assert answers(model, *made_up()).tobytes() == expected.tobytes()
     assert len(device.told) == 1
     assert "the launch failed" in device.told[0]
+    assert device.lost
+    assert gpu_state(device) == Gpu.AWAY
+
+
+def test_one_graph_that_fails_leaves_the_gpu_to_the_others(kind) -> None:
+    device = StandIn(works=True)
+    device.lost = "later"
+    model = opened(kind, device)
+    device.lost, model._session._graph = "", Gone(b"", device, "", None, {})
+    for _ in range(2):
+        assert answers(model, *made_up()).tobytes() == answers(opened(kind, None), *made_up()).tobytes()
+    assert len(device.told) == 1
+    assert device.lost == ""
 
 
 def test_a_graph_that_answers_otherwise_on_the_gpu_runs_on_the_processor(kind, monkeypatch) -> None:
     device = StandIn(works=True)
-    monkeypatch.setattr(sessions, "CudaGraph", Graph)
+    monkeypatch.setattr(sessions, "DeviceGraph", Graph)
     model = opened(kind, device)
-    assert device.lost == ""
+    assert (device.lost, device.wanted, device.placed) == ("", 1, 0)
     assert answers(model, *made_up()).tobytes() == answers(opened(kind, None), *made_up()).tobytes()
 
 
 def test_where_nobody_asked_for_a_gpu_small_graphs_stay_on_the_processor(kind, monkeypatch) -> None:
-    device = StandIn(works=True)
-    device.from_bytes = from_bytes(Settings())
-    monkeypatch.setattr(sessions, "CudaGraph", Gone)
-    assert opened(kind, device)._session._graph is None
-    assert device.lost == ""
-    assert from_bytes(CUDA) == 0
+    device = StandIn(works=False)
+    device.min_artefact_bytes = min_artefact_bytes(Settings())
+    monkeypatch.setattr(sessions, "DeviceGraph", Gone)
+    opened(kind, device)
+    assert (device.lost, device.wanted) == ("", 0)
+    assert gpu_state(device) == Gpu.NONE
+    assert min_artefact_bytes(CUDA) == 0
 
 
 def test_a_graph_of_one_row_is_made_one_of_many(kind) -> None:
     data = read_manifest(kind[1]).path.read_bytes()
     one, many = (
         onnxruntime.InferenceSession(bytes(each), providers=["CPUExecutionProvider"])
-        for each in (data, with_rows(data, ROWS))
+        for each in (data, with_rows(data, ROWS, ("image", "pattern", "rows", "move", "rise")))
     )
     (feed,) = many.get_inputs()
     rows = np.random.default_rng(83).normal(size=feed.shape).astype("f4")
@@ -185,20 +203,29 @@ def test_a_graph_of_one_row_is_made_one_of_many(kind) -> None:
         np.testing.assert_allclose(found, alone, rtol=0, atol=1e-5)
 
 
+def test_only_graphs_of_kinds_that_were_tried_are_captured() -> None:
+    for name in ("simple_pattern", "cnn_patterns", "basic_lstm", "advanced_lstm"):
+        graph = read_graph((folder(name) / "model.onnx").read_bytes())
+        assert is_captured(graph)
+        first = graph.nodes[0]
+        assert not is_captured(graph._replace(nodes=[first._replace(op="Einsum"), *graph.nodes[1:]]))
+        assert not is_captured(graph._replace(nodes=[first._replace(attributes={"group": 2}), *graph.nodes[1:]]))
+
+
 def test_a_gpu_is_asked_for_where_it_is_wanted_alone() -> None:
-    assert usable(Settings(engine=Engine(device="cpu"))) == (0, "")
+    assert usable(Settings(engine=Engine(device="cpu"))) == ([], "")
+    assert usable(Settings()) == ([], ""), "the bundled graphs are small"
     if not are_there():
-        assert usable(Settings()) == (0, "")
-        assert usable(CUDA) == (0, "there is no GPU here")
+        assert usable(CUDA) == ([], "there is no GPU here")
         (finding,) = checks_host.gpus(CUDA)
-        assert str(finding).startswith("FAIL  gpus — models run on the processor: there is no GPU here; ")
+        assert str(finding).startswith("FAIL  gpus — not there for models: there is no GPU here; ")
         assert list(checks_host.gpus(Settings())) == []
         assert memory_reader()() == []
 
 
 @needs_gpu
 def test_a_gpu_answers_as_the_processor_does_and_to_the_golden_rows(kind) -> None:
-    device = Device(0)
+    device = Device(GPUS[0])
     model = opened(kind, device)
     assert model._session._graph is not None
     np.testing.assert_allclose(answers(model, *made_up()), answers(opened(kind, None), *made_up()), rtol=0, atol=1e-5)
@@ -208,7 +235,7 @@ def test_a_gpu_answers_as_the_processor_does_and_to_the_golden_rows(kind) -> Non
 
 @needs_gpu
 def test_the_bits_of_a_row_on_a_gpu_do_not_depend_on_the_rows_beside_it(kind) -> None:
-    session = opened(kind, Device(0))._session
+    session = opened(kind, Device(GPUS[0]))._session
     rng = np.random.default_rng(82)
     rows = rng.normal(size=session.feed.shape).astype("f4")
 
@@ -227,8 +254,9 @@ def test_the_bits_of_a_row_on_a_gpu_do_not_depend_on_the_rows_beside_it(kind) ->
 
 @needs_gpu
 def test_answers_with_a_gpu_are_the_same_bytes_however_slots_are_scheduled() -> None:
-    predictors = [make_predictor(STORE, Device(0)) for _ in range(3)]
-    assert all(predictor.device.lost == "" for predictor in predictors if predictor.device)
+    devices = [Device(GPUS[0]) for _ in range(3)]
+    predictors = [make_predictor(STORE, device) for device in devices]
+    assert all(device.placed == device.wanted > 0 for device in devices)
     check_schedulings(predictors[0], [Worker(each) for each in predictors[1:]], SCHEDULINGS)
 
 

@@ -24,17 +24,19 @@ import numpy as np
 import onnxruntime
 
 from engine.errors import CudaError
-from engine.inference.models.onnx_graph import read_graph
-from engine.settings import Settings
+from engine.inference.models.onnx_graph import Graph, read_graph
 
 log = logging.getLogger(__name__)
 
 ROWS = 32  # of each run, however many are asked about; the others are what they were
-PAYS_FROM_BYTES = 4 << 20  # of an artefact, where nobody asked for the GPU; `bench.gpu` shows why
-# Graphs of these are recorded once and replayed as one launch. A provider that frees memory while it records ends
-# the whole process, so what has not been tried is launched node by node.
-REPLAYED = {"Conv", "Flatten", "Gemm", "LSTM", "Relu", "Sigmoid", "Squeeze", "Transpose"}
-RUNS_BEFORE_REPLAY = 3  # of a graph, until its launches have been recorded
+# A graph of these operators, with these attributes at most, is captured as a CUDA graph and launched as one. A provider
+# that frees memory amid a capture ends the whole process, so what has not been tried is launched node by node.
+CAPTURED: dict[str, set[str]] = {
+    "Conv": {"pads", "strides"}, "Flatten": set(), "Gemm": set(), "LSTM": {"hidden_size"}, "Relu": set(),
+    "Sigmoid": set(), "Squeeze": set(), "Transpose": {"perm"},
+}  # fmt: skip
+CAPTURED_INPUTS_MAX = 4  # of a node
+RUNS_BEFORE_CAPTURED = 3
 TO_DEVICE, TO_HOST = 1, 2  # cudaMemcpyKind
 NON_BLOCKING = 1  # cudaStreamNonBlocking
 PROVIDER = "CUDAExecutionProvider"
@@ -79,14 +81,15 @@ class Runtime:
 class Device:
     """One GPU as one process has it; CudaError where it cannot be had.
 
-    lost: why it is not used any more; empty: it is. tell: called with that, once. from_bytes: size of an artefact
-    from which on its graph runs there.
+    lost: why it is not used any more; empty: it is. tell: called where the processor has to stand in for it from now
+    on. min_artefact_bytes: of which a graph runs there. wanted, placed: graphs that were to run there, and do.
     """
 
-    def __init__(self, number: int, tell: Callable[[str], None] = log.error, from_bytes: int = 0) -> None:
+    def __init__(self, number: int, tell: Callable[[str], None] = log.error, min_artefact_bytes: int = 0) -> None:
         self.number = number
-        self.from_bytes = from_bytes
+        self.min_artefact_bytes = min_artefact_bytes
         self.lost = ""
+        self.wanted = self.placed = 0
         self._tell = tell
         self.runtime = Runtime()
         self.runtime.call("cudaSetDevice", number)
@@ -100,20 +103,18 @@ class Device:
             return False
         return True
 
-    def lose(self, why: str) -> None:
-        if not self.lost:
+    def failed(self, why: str) -> None:
+        """One graph did; where nothing works any more, it is lost for all of them."""
+        if not self.works():
             self.lost = why
-            self._tell(why)
+        self._tell(why)
 
     @property
     def stream(self) -> ctypes.c_void_p:
         return self._stream
 
-    def session(self, data: bytes, replayed: bool) -> onnxruntime.InferenceSession:
-        """Of a graph's bytes, on this GPU; CudaError where the provider is not to be had.
-
-        replayed: its launches are recorded once and then replayed as one, which graphs with nodes for the CPU refuse.
-        """
+    def session(self, data: bytes, captured: bool) -> onnxruntime.InferenceSession:
+        """Of a graph's bytes, on this GPU; CudaError where the provider is not to be had."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -123,9 +124,11 @@ class Device:
             **OPTIONS,
             "device_id": str(self.number),
             "user_compute_stream": str(self._stream.value),
-            "enable_cuda_graph": "1" if replayed else "0",
+            "enable_cuda_graph": "1" if captured else "0",
         }
-        session = onnxruntime.InferenceSession(data, options, providers=[(PROVIDER, mine), "CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            data, options, providers=[(PROVIDER, mine), "CPUExecutionProvider"], enable_fallback=0
+        )
         if PROVIDER not in session.get_providers():
             raise CudaError("ONNX Runtime's CUDA provider cannot be loaded; install the extra `cuda`")
         return session
@@ -137,12 +140,14 @@ def staging(shape: tuple[int, ...]) -> np.ndarray:
     return np.frombuffer(mmap.mmap(-1, max(4 * size, 1)), "f4", size).reshape(shape)
 
 
-def from_bytes(settings: Settings) -> int:
-    """All graphs where it was asked for, else those large enough for it to pay."""
-    return 0 if settings.engine.device == "cuda" else PAYS_FROM_BYTES
+def is_captured(graph: Graph) -> bool:
+    return all(
+        node.op in CAPTURED and node.attributes.keys() <= CAPTURED[node.op] and len(node.inputs) <= CAPTURED_INPUTS_MAX
+        for node in graph.nodes
+    )
 
 
-class CudaGraph:
+class DeviceGraph:
     """`run` takes the first rows of `feed` through the graph into `outs`; both are `staging`, of ROWS rows.
 
     What it raises is the provider's, or CudaError.
@@ -152,7 +157,7 @@ class CudaGraph:
         self, data: bytes, device: Device, name: str, feed: np.ndarray, outs: Mapping[str, np.ndarray]
     ) -> None:
         self._call, self._stream = device.runtime.call, device.stream
-        self._session = device.session(data, {node.op for node in read_graph(data).nodes} <= REPLAYED)
+        self._session = device.session(data, is_captured(read_graph(data)))
         self._binding = self._session.io_binding()
         self._there: list[Any] = []  # the tensors on the device live as long as this
         self._there_in, self._here_in, _ = self._placed(feed, device)
@@ -162,10 +167,9 @@ class CudaGraph:
         for each, array in outs.items():
             self._back.append(self._placed(array, device))
             self._binding.bind_ortvalue_output(each, self._there[-1])
-        weakref.finalize(self, _unpin, device.runtime, [feed, *outs.values()])
         self._asynchronously = onnxruntime.RunOptions()
         self._asynchronously.add_run_config_entry("disable_synchronize_execution_providers", "1")
-        for _ in range(RUNS_BEFORE_REPLAY):
+        for _ in range(RUNS_BEFORE_CAPTURED):
             self.run(ROWS)
 
     def _placed(self, array: np.ndarray, device: Device) -> tuple[ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]:
@@ -174,6 +178,7 @@ class CudaGraph:
         self._there.append(tensor)
         here, size = ctypes.c_void_p(array.ctypes.data), ctypes.c_size_t(array.nbytes)
         self._call("cudaHostRegister", here, size, ctypes.c_uint(0))
+        weakref.finalize(self, _unpin, device.runtime, array)
         return ctypes.c_void_p(tensor.data_ptr()), here, size
 
     def run(self, rows: int) -> None:
@@ -185,22 +190,27 @@ class CudaGraph:
         self._call("cudaStreamSynchronize", self._stream)
 
 
-def _unpin(runtime: Runtime, arrays: list[np.ndarray]) -> None:
+def _unpin(runtime: Runtime, array: np.ndarray) -> None:
     """Before the memory goes: another array may be given the same pages."""
-    for array in arrays:
-        with contextlib.suppress(CudaError):  # of a GPU that is lost
-            runtime.call("cudaHostUnregister", ctypes.c_void_p(array.ctypes.data))
+    with contextlib.suppress(CudaError):  # of a GPU that is lost
+        runtime.call("cudaHostUnregister", ctypes.c_void_p(array.ctypes.data))
 
 
 def probe() -> dict[str, Any]:
-    """How many GPUs models can run on, and where there is none, why; found out by running something on each."""
+    """The numbers of the GPUs that models can run on, and why others cannot; found out by running something on each."""
+    gpus, why = list[int](), ""
     try:
         count = Runtime().devices()
-        for number in range(count):
-            Device(number).session(NOTHING, replayed=False).run(None, {"x": np.ones(1, "f4")})
-        return {"gpus": count, "why": "" if count else "CUDA sees none"}
-    except Exception as error:
-        return {"gpus": 0, "why": " ".join(str(error).split())[:300]}
+        why = "" if count else "CUDA sees none"
+    except CudaError as error:
+        count, why = 0, str(error)
+    for number in range(count):
+        try:
+            Device(number).session(NOTHING, captured=False).run(None, {"x": np.ones(1, "f4")})
+            gpus.append(number)
+        except Exception as error:  # CUDA's, or the provider's
+            why = f"GPU {number}: {' '.join(str(error).split())[:300]}"
+    return {"gpus": gpus, "why": why}
 
 
 if __name__ == "__main__":

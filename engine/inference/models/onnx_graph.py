@@ -5,7 +5,7 @@ and ONNX Runtime has accepted, and still believes no length in them. What must s
 `Unfit` with a reason, never a wrong number.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from math import prod
 from typing import Any, NamedTuple
 
@@ -71,12 +71,17 @@ def read_graph(data: bytes) -> Graph:
         raise Unfit("its bytes are not those of one graph") from error
 
 
-def with_rows(data: bytes, rows: int) -> bytearray:
-    """The same file, whose inputs and outputs have so many rows where they had one; below 128, a varint of one byte."""
+def with_rows(data: bytes, rows: int, names: Container[str]) -> bytearray:
+    """The same file, in which inputs and outputs of these names have so many rows where they had one.
+
+    rows: below 128, a varint of one byte, so that nothing moves.
+    """
     changed = bytearray(data)
     for field, _, graph in fields(memoryview(changed)):
         values = [inner for of, _, inner in fields(graph) if of in GRAPH_VALUES] if field == wire.MODEL_GRAPH else []
         for value in values:
+            if not any(of == VALUE_NAME and _text(inner) in names for of, _, inner in fields(value)):
+                continue
             dims = [value]
             for wanted in VALUE_TO_DIM:
                 dims = [inner for each in dims for of, _, inner in fields(each) if of == wanted]

@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 
 from engine.errors import ModelError
-from engine.inference.models.cuda import ROWS, CudaGraph, Device, staging
+from engine.inference.models.cuda import ROWS, Device, DeviceGraph, staging
 from engine.inference.models.onnx_bytes import check_onnx
 from engine.inference.models.onnx_graph import Unfit, with_rows
 from engine.registry.manifest import Manifest, read_artefact
@@ -57,7 +57,7 @@ class Session:
         self.rows = ROWS if device else 1
         self._shapes = {feed[0]: feed[1], **outs}
         self._name, self._device = feed[0], device
-        self._graph: CudaGraph | None = None
+        self._graph: DeviceGraph | None = None
         self.feed = staging((self.rows, *feed[1][1:]))
         self.out = {name: staging((self.rows, *shape[1:])) for name, shape in outs.items()}
 
@@ -113,23 +113,23 @@ class Session:
     def place(self) -> None:
         """On the GPU, where there is one and the graph fits it: seen to answer there as here."""
         device = self._device
-        if device is None or device.lost:
+        if device is None or device.lost or self.manifest.path.stat().st_size < device.min_artefact_bytes:
             return
-        if self.manifest.path.stat().st_size < device.from_bytes:
-            return
+        device.wanted += 1
         try:
-            data = bytes(with_rows(read_artefact(self.manifest), ROWS))
-            graph = CudaGraph(data, device, self._name, self.feed, self.out)
+            data = bytes(with_rows(read_artefact(self.manifest), ROWS, self._shapes))
+            graph = DeviceGraph(data, device, self._name, self.feed, self.out)
             self._differ(graph)
         except Exception as error:  # ONNX Runtime's, CUDA's, or that the graph is not fit
             log.warning("model %s runs on the processor: %s", self.manifest.name, error)
             if not device.works():
-                device.lose(str(error))
+                device.failed(str(error))
             return
         self._graph = graph
+        device.placed += 1
         log.info("model %s runs on GPU %d", self.manifest.name, device.number)
 
-    def _differ(self, graph: CudaGraph) -> None:
+    def _differ(self, graph: DeviceGraph) -> None:
         """Unfit where some made-up rows are answered otherwise than by the processor."""
         self.feed[:] = np.random.default_rng(0).normal(size=self.feed.shape)
         graph.run(self.rows)
@@ -149,23 +149,22 @@ class Session:
         return (slots[first : first + self.rows] for first in range(0, len(slots), self.rows))
 
     def run(self, rows: int = 1) -> None:
-        """The first `rows` of `feed`. An output that the model did not write stays NaN, and so is seen."""
+        """The first `rows` of `feed`. On the processor, an output that the model did not write is NaN."""
         for array in self.out.values():
             array.fill(np.nan)
-        if self._graph is not None and self._ran_there(rows):
+        if self._graph is not None and self._ran_there(self._graph, rows):
             return
         for row in range(rows):
             self._session.run_with_iobinding(self._bindings[row])
 
-    def _ran_there(self, rows: int) -> bool:
-        """Whether the GPU answered; where it failed once, this process does not ask it again."""
+    def _ran_there(self, graph: DeviceGraph, rows: int) -> bool:
+        """Whether the GPU answered; where it failed once, this graph is not run there again."""
         assert self._device is not None
-        assert self._graph is not None
         try:
             if not self._device.lost:
-                self._graph.run(rows)
+                graph.run(rows)
+                return True
         except Exception as error:
-            self._device.lose(f"{self.manifest.name}: {error}")
-        if self._device.lost:
-            self._graph = None
-        return self._graph is not None
+            self._device.failed(f"{self.manifest.name}: {error}")
+        self._graph = None
+        return False
