@@ -176,18 +176,20 @@ def main(words: Sequence[str] | None = None) -> int:
         told = "expected a rate, found none; run python -m bench.capacity before, or give --rate"
         print(f"bench.soak: {told}", file=sys.stderr)
         return 1
-    bench, others = Bench(arguments.seed, rate, arguments.block), Others()
+    bench, others, ended = Bench(arguments.seed, rate, arguments.block), Others(), ""
     try:
         bench.open()
         bench.run(arguments.rounds)
-        facts = about(arguments, others.cores())
-    except TickpathError as error:
+    except TickpathError as error:  # what there is by then is shown
+        ended = str(error)
         print(f"bench.soak: {error}", file=sys.stderr)
-        return 1
     finally:
         bench.place.close()
+    if not bench.blocks:
+        return 1
+    facts = about(arguments, others.cores())
     rate = bench.streams * LOAD.messages_per_s * LOAD.vectors
-    print(heading(f"{arguments.rounds * arguments.block / 60:g} minutes of {rate:,.0f} vectors/s", facts))
+    print(heading(f"{len(bench.blocks) * arguments.block / 60:g} minutes of {rate:,.0f} vectors/s", facts))
     print(as_text(bench.blocks))
     blocks = [
         {**each._asdict(), "latencies_ns": None, "shown": row_of([each])} for each in bench.blocks
@@ -195,7 +197,7 @@ def main(words: Sequence[str] | None = None) -> int:
     write(arguments.results, {"benchmark": "soak", **facts, "rate": rate, "blocks": blocks})
     for name, drawn in plots(bench.blocks, rate, facts).items():
         (arguments.results / name).write_text(drawn)
-    return 1 if any(each.problems for each in bench.blocks) else 0
+    return 1 if ended or any(each.problems for each in bench.blocks) else 0
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ class Engine:
     name: str = knob("engine-0", "its service_source; a second engine of the same name on a host is refused", rule=NAME)
     workers: int | str = knob(
         "auto",
-        "worker processes; auto: one per GPU, without a GPU half of the cores that ingress and egress leave",
+        "worker processes; auto: one per GPU that models run on, else half of the cores that ingress and egress leave",
         low=1,
         high=16,
         choices=("auto",),
