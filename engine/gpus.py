@@ -40,7 +40,7 @@ def usable(settings: Settings) -> tuple[list[int], str]:
     if settings.engine.device == "cpu":
         return [], ""
     if settings.engine.device == "auto":
-        sizes = [path.stat().st_size for path in Path(settings.models.path).rglob("*.onnx")]
+        sizes = [path.lstat().st_size for path in Path(settings.models.path).rglob("*.onnx")]
         if not are_there() or max(sizes, default=0) < PAYS_FROM_BYTES:
             return [], ""
     return probed() if are_there() else ([], "there is no GPU here")
