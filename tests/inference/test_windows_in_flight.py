@@ -65,7 +65,8 @@ def test_a_path_that_was_looked_at_is_not_looked_at_again_and_answers_are_the_sa
     count, runs = 400, []
     slots = busy_market(np.random.default_rng(300 + seed), count).slots()
     for model in patterns_of(predictor):
-        monkeypatch.setattr(model._session, "run", lambda run=model._session.run: (runs.append(1), run()))
+        run = model._session.run
+        monkeypatch.setattr(model._session, "run", lambda rows=1, run=run: (runs.append(1), run(rows)))
     found = answer(predictor, slots, count, windows(KEYS))[:count].tobytes()
     with_memory = len(runs)
     for model in patterns_of(predictor):
