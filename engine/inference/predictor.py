@@ -165,6 +165,7 @@ class Predictor:
                 raise
             model = opened(model.manifest, self._book, row)
             prove(model)
+            self.device.placed -= 1
             log.warning("model %s runs on the processor: %s", model.manifest.name, error)
         return model
 

@@ -189,6 +189,28 @@ def test_where_nobody_asked_for_a_gpu_small_graphs_stay_on_the_processor(kind, m
     assert min_artefact_bytes(CUDA) == 0
 
 
+class Near(Graph):
+    """Close enough to be placed, and too far for golden rows."""
+
+    def __init__(self, data, device, name, feed, outs) -> None:
+        super().__init__(data, device, name, feed, outs)
+        self.session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+        self.name, self.feed = name, feed
+
+    def run(self, rows: int) -> None:
+        for name, array in self.outs.items():
+            array[:] = self.session.run([name], {self.name: self.feed})[0] + 5e-5
+
+
+def test_a_graph_that_misses_its_golden_rows_on_the_gpu_answers_on_the_processor(monkeypatch) -> None:
+    device = StandIn(works=True)
+    monkeypatch.setattr(sessions, "DeviceGraph", Near)
+    predictor = make_predictor(STORE, device)
+    patterns = [model for model in predictor.models.values() if isinstance(model, PatternModel)]
+    assert [model._session._graph for model in patterns] == [None, None]
+    assert (device.wanted, device.placed, device.told) == (2, 0, [])
+
+
 def test_a_graph_of_one_row_is_made_one_of_many(kind) -> None:
     data = read_manifest(kind[1]).path.read_bytes()
     one, many = (
