@@ -21,7 +21,7 @@ from bench import rounds
 from bench.figures import microseconds, summarise, table, timed
 from bench.lstm import STEPS, made_up
 from engine.gpus import are_there, probed
-from engine.inference.models.cuda import ROWS, Device, DeviceGraph, staging
+from engine.inference.models.cuda import ROWS, Device, DeviceGraph, one_thread, staging
 from engine.inference.models.onnx_graph import with_rows
 
 COUNTS = (1, 2, 4, 8, 16, ROWS)  # rows asked about at once
@@ -52,10 +52,7 @@ class Contest:
     """One graph on both sides, over the same rows."""
 
     def __init__(self, case: Case, device: Device, seed: int) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self.session = onnxruntime.InferenceSession(case.one, options, providers=["CPUExecutionProvider"])
+        self.session = onnxruntime.InferenceSession(case.one, one_thread(), providers=["CPUExecutionProvider"])
         (of,) = self.session.get_inputs()
         self.feed = staging((ROWS, *of.shape[1:]))
         self.feed[:] = np.random.default_rng(seed).normal(size=self.feed.shape)

@@ -52,6 +52,15 @@ NOTHING = bytes.fromhex(
 )  # fmt: skip
 
 
+def one_thread() -> onnxruntime.SessionOptions:
+    """A session's options: in the caller's thread alone, and silent."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 4  # of errors its exceptions tell, once, twice, four times ...
+    return options
+
+
 class Runtime:
     """CUDA's runtime library, the one that the provider uses."""
 
@@ -115,11 +124,8 @@ class Device:
 
     def session(self, data: bytes, captured: bool) -> onnxruntime.InferenceSession:
         """Of a graph's bytes, on this GPU; CudaError where the provider is not to be had."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options = one_thread()
         options.use_deterministic_compute = True
-        options.log_severity_level = 4
         mine = {
             **OPTIONS,
             "device_id": str(self.number),

@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 
 from engine.errors import ModelError
-from engine.inference.models.cuda import ROWS, Device, DeviceGraph, staging
+from engine.inference.models.cuda import ROWS, Device, DeviceGraph, one_thread, staging
 from engine.inference.models.onnx_bytes import check_onnx
 from engine.inference.models.onnx_graph import Unfit, with_rows
 from engine.registry.manifest import Manifest, read_artefact
@@ -65,14 +65,8 @@ class Session:
         path = self.manifest.path
         data = read_artefact(self.manifest)
         check_onnx(data, path)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = (
-            4  # what it says of errors is in their exceptions, and told once, twice, four times ...
-        )
         try:
-            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(data, one_thread(), providers=["CPUExecutionProvider"])
         except Exception as error:
             raise ModelError(f"{path}: {_refused(str(error))}") from error
         for each in (*self._session.get_inputs(), *self._session.get_outputs()):
