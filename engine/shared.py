@@ -96,6 +96,7 @@ class Expired(IntEnum):
 
 
 VERDICT_BITS = 3
+VERDICTS = tuple(Verdict)  # by their numbers
 FINISHED = (Verdict.DONE, Verdict.EXPIRED_DONE)
 
 
@@ -106,7 +107,7 @@ def verdict_word(position: int, verdict: Verdict) -> int:
 def verdict_of(word: int, position: int) -> Verdict:
     """What a word says of an input; the words are used again and again."""
     known = word >> VERDICT_BITS == position
-    return Verdict(word & (1 << VERDICT_BITS) - 1) if known else Verdict.NONE
+    return VERDICTS[word & (1 << VERDICT_BITS) - 1] if known else Verdict.NONE
 
 
 class Count(IntEnum):

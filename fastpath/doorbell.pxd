@@ -23,4 +23,4 @@ cdef class Doorbell:
     cdef void get_up(self) noexcept nogil
     cdef void drain(self) noexcept nogil
     cdef bint wait_spinning(self, const watched *rings, uint64_t until_ns, bint yielding) noexcept nogil
-    cdef bint wait_blocking(self, const watched *rings, uint64_t until_ns) noexcept nogil
+    cdef int wait_blocking(self, const watched *rings, uint64_t until_ns, bint or_rung) noexcept nogil

@@ -31,6 +31,9 @@ cdef extern from "sched.h" nogil:
 
 cdef enum:
     LOOKS = 64                          # at the heads, between two looks at the clock
+    NOTHING = 0                         # how a wait ends
+    NEWS = 1
+    RUNG = 2                            # and nothing is there that was not seen before
 
 policies = ("spin", "yield", "block")
 spin_before_block_ns = 50_000
@@ -110,7 +113,7 @@ cdef class Doorbell:
             if yielding:
                 sched_yield()
 
-    cdef bint wait_blocking(self, const watched *rings, uint64_t until_ns) noexcept nogil:
+    cdef int wait_blocking(self, const watched *rings, uint64_t until_ns, bint or_rung) noexcept nogil:
         cdef pollfd bell
         cdef uint64_t now = _now_ns()
         cdef int ready = 1
@@ -123,12 +126,12 @@ cdef class Doorbell:
             ready = poll(&bell, 1, <int> ((until_ns - now + 999_999) // 1_000_000))
             if ready > 0:
                 self.drain()
-                if rings.count == 0:
+                if rings.count == 0 or or_rung:
                     rung = True
                     break
             now = _now_ns()
         self.get_up()
-        return rung or _has_news(rings)
+        return NEWS if _has_news(rings) else RUNG if rung else NOTHING
 
     def ring(self):
         """Writer, after its publish: wakes the reader if it sleeps. True: it had to be woken."""
@@ -143,18 +146,19 @@ cdef class Doorbell:
         self.get_up()
         self.drain()
 
-    def wait(self, rings, positions, str policy not None, uint64_t spin_ns, int timeout_ms=10):
+    def wait(self, rings, positions, str policy not None, uint64_t spin_ns, int timeout_ms=10, bint or_rung=False):
         """Reader without an event loop: until a ring has something at or beyond its position.
 
-        Without any rings, and blocking: until the bell is rung. The interpreter's lock is released
-        all the while. True: something is there; False: nothing came within the time, or a signal did.
+        Without any rings, and blocking: until the bell is rung. The interpreter's lock is released all the while.
+        True: something is there; False: nothing came within the time, or a signal did. With `or_rung` a sleeper's
+        bell ends its wait in any case, None: nothing is there yet, but may be about to be.
         """
         cdef watched news
         cdef Cursors ring
         cdef uint64_t begin = _now_ns()
         cdef uint64_t until_ns = begin + <uint64_t> max(timeout_ms, 0) * 1_000_000
         cdef bint spinning = policy == "spin", yielding = policy == "yield"
-        cdef bint found
+        cdef int found
         if not (spinning or yielding or policy == "block"):
             raise ValueError(f"wait policy {policy!r} is unknown; known are {', '.join(policies)}")
         if len(rings) > RINGS_MAX or len(rings) != len(positions):
@@ -176,8 +180,8 @@ cdef class Doorbell:
                 if not found and spin_ns:
                     found = self.wait_spinning(&news, min(begin + spin_ns, until_ns), False)
                 if not found:
-                    found = self.wait_blocking(&news, until_ns)
-        return found
+                    found = self.wait_blocking(&news, until_ns, or_rung)
+        return None if found == RUNG and news.count else found != NOTHING
 
 
 def resolve_policy(str setting not None, int cores, int processes_before_me):

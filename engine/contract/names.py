@@ -6,6 +6,7 @@ contract, and other teams build against it.
 
 import re
 from enum import IntEnum
+from functools import lru_cache
 
 FEATURES_SUBJECT = "ml.v1.features"
 OUTCOMES_SUBJECT = "ml.v1.outcomes"
@@ -21,6 +22,7 @@ _MODEL_ID = re.compile(r"[a-z0-9_]{1,64}", re.ASCII)
 _SYMBOL = re.compile(r"[A-Za-z0-9._/-]{1,24}", re.ASCII)
 
 
+@lru_cache(1 << 12)
 def is_name(text: str) -> bool:
     """Whether the text may stand for a company or a stream, in subjects and file names."""
     return _TOKEN_NAME.fullmatch(text) is not None

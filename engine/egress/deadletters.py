@@ -6,8 +6,6 @@ are those that came, less the token; they go to the company's own subject, and n
 
 from logging import Logger
 
-import numpy as np
-
 from engine import records
 from engine.contract.names import DEADLETTER_SUBJECT, Reason
 from engine.egress.encoding import Answer
@@ -16,7 +14,7 @@ from engine.shared import Count
 from fastpath.ring import ByteRing
 
 
-def dead_letter(gathered: Gathered, inputs: ByteRing, engine: str, counters: np.ndarray, log: Logger) -> Answer | None:
+def dead_letter(gathered: Gathered, inputs: ByteRing, engine: str, counters: memoryview, log: Logger) -> Answer | None:
     """What goes to NATS and Kafka beside an answer that has a poisoned vector; None where there is none."""
     if all(int(slot["reason"]) != Reason.POISON for slot in gathered.slots):
         return None

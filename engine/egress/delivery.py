@@ -47,7 +47,7 @@ class Delivery:
     def __init__(
         self,
         shared: Shared,
-        counters: np.ndarray,
+        counters: memoryview,
         engine: str,
         nats: NatsOut | None,
         kafka: KafkaOut | None,
@@ -71,7 +71,8 @@ class Delivery:
         self.something_sent = asyncio.Event()
         self._unconfirmed: list[Pending] = []  # on NATS
         self._on_kafka: deque[Pending] = deque()
-        self._stages = {stage: shared.stage(EGRESS, stage) for stage in Stage}
+        self._stages = [shared.stage(EGRESS, stage) for stage in Stage]
+        self._verdicts = shared.verdicts.data
 
     @property
     def idle(self) -> bool:
@@ -310,7 +311,7 @@ class Delivery:
     def _note_sent(self, pending: Pending, answer: Answer) -> None:
         now, gathered = time.monotonic_ns(), pending.gathered
         if pending.sent_ns == 0:
-            for stage, ns in gathered.spans_ns(now).items():
+            for stage, ns in gathered.spans_ns(now):
                 self._stages[stage].record(ns)
             self.counters[Count.SENT] += 1
             self.counters[Count.SENT_BYTES] += len(answer.body)
@@ -335,7 +336,7 @@ class Delivery:
             self.shared.answers[worker].release(end)
 
     def _verdict(self, position: int) -> Verdict:
-        return verdict_of(int(self.shared.verdicts[position & (limits.INPUTS_IN_FLIGHT_MAX - 1)]), position)
+        return verdict_of(self._verdicts[position & (limits.INPUTS_IN_FLIGHT_MAX - 1)], position)
 
     def _store(self, position: int, verdict: Verdict) -> None:
-        self.shared.verdicts[position & (limits.INPUTS_IN_FLIGHT_MAX - 1)] = verdict_word(position, verdict)
+        self._verdicts[position & (limits.INPUTS_IN_FLIGHT_MAX - 1)] = verdict_word(position, verdict)

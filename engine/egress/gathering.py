@@ -20,7 +20,8 @@ from fastpath.ring import ByteRing, Ring
 class Gathered:
     """All answer slots of one input.
 
-    `end` is the position after its last slot: the ring's tail once the input is done.
+    `end` is the position after its last slot: the ring's tail once the input is done. `taken_ns` and `answered_ns` are
+    that slot's stamps.
     """
 
     worker: int
@@ -28,16 +29,16 @@ class Gathered:
     position: int
     slots: list[np.void]
     record: records.Record
+    taken_ns: int
+    answered_ns: int
 
-    def spans_ns(self, sent_ns: int) -> dict[Stage, int]:
+    def spans_ns(self, sent_ns: int) -> tuple[tuple[Stage, int], ...]:
         """Where its time went, by its last slot's stamps. What ENGINE has beyond the others is the way to a worker."""
-        received_ns = int(self.record.head["received_ns"])
-        taken_ns, answered_ns = int(self.slots[-1]["taken_ns"]), int(self.slots[-1]["answered_ns"])
-        return {
-            Stage.WORKER: answered_ns - taken_ns,
-            Stage.EGRESS: sent_ns - answered_ns,
-            Stage.ENGINE: sent_ns - received_ns,
-        }
+        return (
+            (Stage.WORKER, self.answered_ns - self.taken_ns),
+            (Stage.EGRESS, sent_ns - self.answered_ns),
+            (Stage.ENGINE, sent_ns - self.record.head["received_ns"]),
+        )
 
 
 @dataclass(slots=True)
@@ -61,6 +62,10 @@ class Gatherer:
         self.ring = ring
         self.inputs = inputs
         self.cursor = ring.tail
+        self._words = [
+            ring.slots[name].data
+            for name in ("request", "index", "count", "record", "input", "taken_ns", "answered_ns")
+        ]
         self._parts: list[np.void] = []
         self._last_request = -1
 
@@ -71,23 +76,24 @@ class Gatherer:
         """Every input whose last slot was published."""
         ring = self.ring
         for _ in range(ring.peek(self.cursor)):
-            slot = ring.slots[self.cursor & ring.mask]
+            place = self.cursor & ring.mask
+            request, index, count, at, expected, taken_ns, answered_ns = [word[place] for word in self._words]
             self.cursor += 1
-            if int(slot["request"]) <= self._last_request:
+            if request <= self._last_request:
                 continue
-            self._last_request = int(slot["request"])
-            if int(slot["index"]) != len(self._parts):
+            self._last_request = request
+            if index != len(self._parts):
                 raise RuntimeError(
-                    f"answer to request {self._last_request}: expected part {len(self._parts)} of its input, "
-                    f"found {int(slot['index'])}; the arena is corrupt"
+                    f"answer to request {request}: expected part {len(self._parts)} of its input, "
+                    f"found {index}; the arena is corrupt"
                 )
-            self._parts.append(slot)
-            if len(self._parts) == int(slot["count"]):
+            self._parts.append(ring.slots[place])
+            if len(self._parts) == count:
                 parts, self._parts = self._parts, []
-                record = records.read(self.inputs, int(slot["record"]), whole=False)
-                found, expected = record.head["position"], int(slot["input"])
+                record = records.read(self.inputs, at, whole=False)
+                found = record.head["position"]
                 if found != expected:
                     raise RuntimeError(
                         f"answer of input {expected} points at the record of {found}; the arena is corrupt"
                     )
-                yield Gathered(self.worker, self.cursor, expected, parts, record)
+                yield Gathered(self.worker, self.cursor, expected, parts, record, taken_ns, answered_ns)

@@ -7,8 +7,6 @@ waits for Kafka; what the ring's tail has passed, Kafka confirmed; what waits is
 from collections import deque
 from typing import Any
 
-import numpy as np
-
 from engine.bus import kafka
 from engine.egress.encoding import Answer
 from engine.shared import KAFKA, BusState, Count, Shared
@@ -27,7 +25,7 @@ class KafkaOut:
         Of the copies beyond the ring; more pushes the oldest out.
     """
 
-    def __init__(self, shared: Shared, counters: np.ndarray, both: bool, waiting_bytes_max: int) -> None:
+    def __init__(self, shared: Shared, counters: memoryview, both: bool, waiting_bytes_max: int) -> None:
         self.shared = shared
         self.ring: Any = shared.kafka_out
         self.counters = counters

@@ -42,7 +42,7 @@ class Egress:
         self.child = child
         self.settings = settings
         self.shared = shared
-        self.counters = child.row[0]["counters"]
+        self.counters = child.counters
         self.verifier = Verifier(settings.auth, settings.limits.token_bytes)
         self.bell = shared.bells[EGRESS.row]
         self.broken: Exception | None = None  # ends this process, and its successor starts over

@@ -10,7 +10,6 @@ from collections import deque
 from logging import Logger
 from typing import Any
 
-import numpy as np
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
 
@@ -25,7 +24,7 @@ CONFIRM_LIMIT_S = 2  # for the PONG; the link's own pings notice a dead server b
 class NatsOut:
     """Over a link that is always being kept."""
 
-    def __init__(self, link: NatsLink, counters: np.ndarray, outbox_bytes_max: int, log: Logger) -> None:
+    def __init__(self, link: NatsLink, counters: memoryview, outbox_bytes_max: int, log: Logger) -> None:
         self.link = link
         self.counters = counters
         self.outbox_bytes_max = outbox_bytes_max

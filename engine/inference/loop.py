@@ -8,18 +8,20 @@ nothing but expiry is decided by a clock; what an answer put off is done when th
 """
 
 import time
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from engine import limits
 from engine.child import Child
-from engine.contract.names import Reason, Status
+from engine.contract.names import Reason
 from engine.inference.microbatch import EXPIRED, PASS, cut, judge, refuse, stamp, tally
 from engine.inference.predictor import Predictor
 from engine.shared import EGRESS, INGRESS, Count, Phase, Stage
 from fastpath.ring import Ring
 
+ONCE_RUNG_NS = 300_000  # that it goes on looking where ingress rang for what it is about to publish
 FULL_WAIT_MS = 1  # how long to sleep where egress has no room, and look again
 
 
@@ -59,13 +61,13 @@ def serve(child: Child, predictor: Predictor, worker: int) -> int:
     bell = shared.bells[child.ring_bell(worker)]
     ingress_bell, egress_bell = shared.bells[INGRESS.row], shared.bells[EGRESS.row]
     policy, spin_ns = child.policy(worker)
-    row = child.row[0]
-    counters = row["counters"]
+    counters, counted = child.counters, child.row["counters"][0].view(np.int64)
+    hand_first, hand_end = child.row["hand_first"].data, child.row["hand_end"].data
+    received_ns = requests.slots["received_ns"].data
     ring_wait, inference = shared.stage(child.seat, Stage.RING_WAIT), shared.stage(child.seat, Stage.INFERENCE)
     verdicts = np.zeros(settings.engine.max_batch, np.uint8)
     keys_seen = np.zeros(settings.engine.max_batch, np.uint32)
     steps_taken = np.zeros(settings.engine.max_batch, np.int64)
-    statuses = np.zeros(len(Status) + 1, np.int64)
 
     position = first_position(requests, answers)
     board = shared.supervisor[0]
@@ -87,7 +89,9 @@ def serve(child: Child, predictor: Predictor, worker: int) -> int:
         if (available == 0 or room == 0) and predictor.catch_up():
             continue
         if available == 0:
-            bell.wait([requests], [position], policy, spin_ns)
+            if bell.wait([requests], [position], policy, spin_ns, or_rung=True) is None:
+                predictor.rehearse(partial(requests.peek, position))
+                bell.wait([requests], [position], policy, ONCE_RUNG_NS)
             continue
         if room == 0:
             bell.wait([], [], "block", 0, FULL_WAIT_MS)
@@ -100,7 +104,7 @@ def serve(child: Child, predictor: Predictor, worker: int) -> int:
             keys_seen,
             steps_taken,
         )
-        row["hand_first"], row["hand_end"] = position, position + count
+        hand_first[0], hand_end[0] = position, position + count
         taken_ns = time.monotonic_ns()
         judge(requests.slots, position, count, taken_ns, verdicts)
         if position == suspicion.poison:
@@ -127,13 +131,7 @@ def serve(child: Child, predictor: Predictor, worker: int) -> int:
         pulsed_ns = answered_ns
         child.pulse(Phase.IDLE)
         for index in range(count):
-            ring_wait.record(taken_ns - int(requests.slots[(position + index) & requests.mask]["received_ns"]))
+            ring_wait.record(taken_ns - received_ns[(position + index) & requests.mask])
         inference.record(answered_ns - taken_ns)
-        statuses[:] = 0
-        tally(answers.slots, first, count, statuses)
-        counters[Count.MICROBATCHES] += 1
-        counters[Count.PREDICTIONS] += int(statuses.sum())
-        counters[Count.PREDICTIONS_DEGRADED] += int(statuses[Status.DEGRADED])
-        counters[Count.PREDICTIONS_WARMING] += int(statuses[Status.WARMING])
-        counters[Count.PREDICTIONS_EXPIRED] += int(statuses[Status.EXPIRED])
+        tally(answers.slots, first, count, counted)
         position += count

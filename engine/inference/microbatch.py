@@ -8,10 +8,23 @@ import numpy as np
 
 from engine.contract.names import Kind, Reason, Status
 from engine.inference.jit import kernel
+from engine.shared import Count
 
 PASS, PREDICT, EXPIRED = 0, 1, 2  # verdicts on a slot
 VECTOR = int(Kind.VECTOR)
-REJECTED = int(Status.REJECTED)
+REJECTED, EXPIRED_STATUS, DEGRADED, WARMING = (
+    int(each) for each in (Status.REJECTED, Status.EXPIRED, Status.DEGRADED, Status.WARMING)
+)
+MICROBATCHES, ANSWERED, ANSWERED_EXPIRED, ANSWERED_DEGRADED, ANSWERED_WARMING = (
+    int(each)
+    for each in (
+        Count.MICROBATCHES,
+        Count.PREDICTIONS,
+        Count.PREDICTIONS_EXPIRED,
+        Count.PREDICTIONS_DEGRADED,
+        Count.PREDICTIONS_WARMING,
+    )
+)
 
 
 @kernel
@@ -74,13 +87,17 @@ def refuse(answers, first, count, reason):
 
 
 @kernel
-def tally(answers, first, count, statuses):
-    """Adds each vector's status to its counter."""
+def tally(answers, first, count, counters):
+    """Counts the microbatch, and each vector by its status."""
     mask = len(answers) - 1
+    counters[MICROBATCHES] += 1
     for index in range(count):
         slot = answers[(first + index) & mask]
         if slot.kind == VECTOR:
-            statuses[slot.status] += 1
+            counters[ANSWERED] += 1
+            counters[ANSWERED_EXPIRED] += slot.status == EXPIRED_STATUS
+            counters[ANSWERED_DEGRADED] += slot.status == DEGRADED
+            counters[ANSWERED_WARMING] += slot.status == WARMING
 
 
 def warm(requests: np.ndarray, answers: np.ndarray) -> None:
@@ -90,4 +107,4 @@ def warm(requests: np.ndarray, answers: np.ndarray) -> None:
     judge(requests, 0, 1, 0, np.zeros(1, np.uint8))
     stamp(answers, 0, 1, 0, 0.0)
     refuse(answers, 0, 1, int(Reason.INTERNAL))
-    tally(answers, 0, 1, np.zeros(8, np.int64))
+    tally(answers, 0, 1, np.zeros(max(Count) + 1, np.int64))

@@ -46,7 +46,7 @@ class Ingress:
         self.child = child
         self.settings = settings
         self.shared = shared
-        self.counters = child.row[0]["counters"]
+        self.counters = child.counters
         self.verifier = Verifier(settings.auth, settings.limits.token_bytes)
         self.reports = Reports(shared.rejections, self.counters, settings.limits.junk_per_s)
         self.sequencer = Sequencer(
@@ -174,6 +174,8 @@ class Ingress:
         message = admission.Message(envelope, kind, tier, bus, received_ns, received_unix_ns, len(raw))
         message.place = place
         worker = self.sequencer.worker_of(envelope.company_id, envelope.service_source)
+        if bus != Bus.KAFKA:  # where most are copies of what came
+            self.shared.bells[self.child.ring_bell(worker)].ring()  # its worker wakes up while this is decided
         self.counters[Count.DROPPED] += not self.queues[worker].put(message)
         return envelope.company_id
 

@@ -23,7 +23,7 @@ class Reports:
         `child_row.counters` of this process.
     """
 
-    def __init__(self, ring: Ring, counters, per_second: int) -> None:
+    def __init__(self, ring: Ring, counters: memoryview, per_second: int) -> None:
         self.ring = ring
         self.counters = counters
         self.per_second = per_second

@@ -50,7 +50,7 @@ class Sequencer:
         self,
         shared: Shared,
         settings: Settings,
-        counters: np.ndarray,
+        counters: memoryview,
         report: Callable[[Envelope, Refused], None],
     ) -> None:
         self.shared = shared
@@ -65,8 +65,10 @@ class Sequencer:
         self.unreleased_max = limits.UNRELEASED_BATCHES * settings.engine.max_batch
         self.copies = FirstCopies()
         self.batch = Batch()  # of the message that is being taken
-        self._workers = shared.supervisor["shards"][0]
-        self._rows = {name: shared.streams[name] for name in ("shard", "generation", "taken")}
+        self._workers = shared.supervisor["shards"][0].tolist()  # settled before this process began
+        self._generations, self._taken = (shared.streams[name].data for name in ("generation", "taken"))
+        self._verdicts = shared.verdicts.data
+        self._applied = shared.ingress["applied"].data
         self._lag = shared.stage(INGRESS, Stage.BUS_LAG)
 
     def open(self) -> None:
@@ -87,9 +89,7 @@ class Sequencer:
 
     def worker_of(self, company: str, stream: str) -> int:
         """Whose ring this stream's inputs go through."""
-        row = self.tables.streams.names.get((company, stream))
-        shard = self._rows["shard"][row] if row is not None else shard_of(company, stream)
-        return int(self._workers[shard])
+        return self._workers[shard_of(company, stream)]
 
     def take(self, message: Message, worker: int) -> bool:
         """Decides a message, and accepts it where it becomes an answer. False: no room, ask again later."""
@@ -156,12 +156,11 @@ class Sequencer:
 
     def advance_tail(self) -> None:
         """Frees the records of inputs that are done, oldest first."""
-        inputs, verdicts = self.shared.inputs, self.shared.verdicts
+        inputs = self.shared.inputs
         end = inputs.tail
         for byte_position, size in inputs.records(inputs.tail, inputs.head):
-            position = int(np.frombuffer(inputs.view(byte_position, 16), "u8")[1])
-            word = int(verdicts[position & (limits.INPUTS_IN_FLIGHT_MAX - 1)])
-            if verdict_of(word, position) not in FINISHED:
+            position = records.position_of(inputs, byte_position)
+            if verdict_of(self._verdicts[position & (limits.INPUTS_IN_FLIGHT_MAX - 1)], position) not in FINISHED:
                 break
             self.tail_position = position + 1
             end = byte_position + size
@@ -193,7 +192,7 @@ class Sequencer:
         return index, arrival, missing
 
     def _head(self, message: Message, index: int, worker: int, arrival: int, missing: int) -> dict[str, int]:
-        envelope, engine, rows = message.envelope, self.settings.engine, self._rows
+        envelope, engine = message.envelope, self.settings.engine
         return {
             "position": self.next_position,
             "epoch": envelope.epoch,
@@ -203,7 +202,7 @@ class Sequencer:
             "received_unix_ns": message.received_unix_ns,
             "timestamp": envelope.timestamp,
             "stream": index,
-            "generation": int(rows["generation"][index]) + (not rows["taken"][index]),  # a new owner, a new generation
+            "generation": self._generations[index] + (not self._taken[index]),  # a new owner, a new generation
             "missing": min(missing, 0xFFFFFFFF),
             "worker": worker,
             "kind": message.kind,
@@ -299,22 +298,24 @@ class Sequencer:
             head["kind"] == Kind.HEARTBEAT,
         )
         self.steps.apply(decisions, index, head["generation"], company, position, head["received_ns"])
-        self.shared.ingress["applied"] = position
+        self._applied[0] = position
 
     def _count_accepted(self, head: dict[str, int], late: bool, missing: int) -> None:
-        answer, decided = head["kind"] != Kind.HEARTBEAT, head["decisions"]
-        for count, more in (
-            (Count.MISSING, min(missing, 1 << 32)),  # a counter that a sequence cannot wrap
-            (Count.HEARTBEATS, not answer),
-            (Count.INPUTS_ACCEPTED, answer),
-            (Count.LATE, answer and late),
-            (Count.VECTORS_ACCEPTED, decided),
-            (Count.REJECTED_VECTORS, self.batch.rejected if decided else 0),
-            (Count.REJECTED_MESSAGES, head["kind"] == Kind.REJECTION),
-            (Count.OVERLOADED, head["reason"] == Reason.OVERLOADED),
-        ):
-            if more:
-                self.counters[count] += more
+        counters = self.counters
+        if missing:
+            counters[Count.MISSING] += min(missing, 1 << 32)  # a counter that a sequence cannot wrap
+        if head["kind"] == Kind.HEARTBEAT:
+            counters[Count.HEARTBEATS] += 1
+            return
+        counters[Count.INPUTS_ACCEPTED] += 1
+        if late:
+            counters[Count.LATE] += 1
+        if head["kind"] == Kind.REJECTION:
+            counters[Count.REJECTED_MESSAGES] += 1
+            counters[Count.OVERLOADED] += head["reason"] == Reason.OVERLOADED
+        else:
+            counters[Count.VECTORS_ACCEPTED] += head["decisions"]
+            counters[Count.REJECTED_VECTORS] += self.batch.rejected
 
     def _count_duplicate(self, message: Message) -> None:
         """The first copy stands; other bytes under its name are somebody's mistake, and told."""

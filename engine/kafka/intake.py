@@ -37,7 +37,7 @@ class Intake:
         self.shared = child.shared
         assert child.shared.kafka_in is not None, "this process runs where Kafka is configured"
         self.ring = child.shared.kafka_in
-        self.counters = child.row[0]["counters"]
+        self.counters = child.counters
         self.ending = ending
         self.up = False
         self.broken: Exception | None = None

@@ -33,7 +33,7 @@ class Outlet:
         self.child = child
         assert child.shared.kafka_out is not None, "this process runs where Kafka is configured"
         self.ring = child.shared.kafka_out
-        self.counters = child.row[0]["counters"]
+        self.counters = child.counters
         self.position = self.ring.tail  # what a predecessor sent and was not confirmed is sent again
         self.up = False
         self._sent: deque[Sent] = deque()

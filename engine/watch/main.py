@@ -29,7 +29,7 @@ def run(child: Child) -> int:
     recorder = None
     recording = None
     settings = child.settings.tape
-    counters = child.row[0]["counters"]
+    counters = child.counters
     if settings.path:
         folder = Folder(settings, child.log)
         recording = Recording(child.shared, child.settings, folder, counters, child.log)
@@ -66,10 +66,10 @@ def dump(child: Child, recorder: Memory | None) -> None:
     try:
         folder = recorder.dump(child.log)
     except OSError as error:
-        child.row[0]["counters"][Count.TAPE_FAILURES] += 1
+        child.counters[Count.TAPE_FAILURES] += 1
         child.log.error("the flight recorder cannot be written: %s", error)
         return
-    child.row[0]["counters"][Count.TAPE_DUMPS] += 1
+    child.counters[Count.TAPE_DUMPS] += 1
     child.log.info("the flight recorder is written to %s: %d segments", folder, len(recorder.segments))
 
 

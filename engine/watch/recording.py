@@ -47,7 +47,7 @@ class Pending:
 class Recording:
     """`open`, then `look` again and again, then `close`."""
 
-    def __init__(self, shared: Shared, settings: Settings, sink: Sink, counters: np.ndarray, log: Logger) -> None:
+    def __init__(self, shared: Shared, settings: Settings, sink: Sink, counters: memoryview, log: Logger) -> None:
         self.shared = shared
         self.settings = settings
         self.sink = sink

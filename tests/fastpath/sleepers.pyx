@@ -55,7 +55,7 @@ def read(Ring ring, Doorbell bell, uint64_t turns, double until_s):
     with nogil:
         for turn in range(turns):
             news.positions[0] = turn
-            if not bell.wait_blocking(&news, <uint64_t> (until_s * 1e9)):
+            if not bell.wait_blocking(&news, <uint64_t> (until_s * 1e9), False):
                 with gil:
                     return turn
             ring.release_to(turn + 1)

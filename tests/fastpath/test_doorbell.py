@@ -250,6 +250,18 @@ def test_bell_rung_for_nothing_ends_no_wait(sides: tuple[Side, Side]) -> None:
     assert not is_rung(side)
 
 
+def test_a_reader_that_asks_for_it_is_up_before_anything_is_published(sides: tuple[Side, Side]) -> None:
+    side, _ = sides
+    thread = threading.Thread(target=ring_until_heard, args=(side,))
+    thread.start()
+    assert side.bell.wait([side.ring], [0], "block", 0, 20_000, or_rung=True) is None
+    thread.join()
+    assert not side.bell.ring(), "it is up"
+    publish(side, 7)
+    assert side.bell.wait([side.ring], [0], "block", 0, 20_000, or_rung=True) is True
+    assert side.bell.wait([side.ring], [1], "block", 0, 1, or_rung=True) is False
+
+
 def test_bell_alone_ends_a_wait_for_no_rings(sides: tuple[Side, Side]) -> None:
     side, _ = sides
     assert not side.bell.wait([], [], "block", 0, 5)

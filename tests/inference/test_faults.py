@@ -121,3 +121,39 @@ def test_a_spared_model_is_not_asked_and_the_others_are(predictor: Predictor, ls
     predictor.spare(-1)
     ask(predictor, 1)
     assert spy.tried == 2
+
+
+def test_a_slow_model_is_not_rehearsed(predictor: Predictor, lstm: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "REHEARSED_NS", 10**9)
+    ask(predictor)
+    assert predictor.models[lstm] in [model for model, _ in predictor._last]
+    monkeypatch.setattr(limits, "REHEARSED_NS", 10**6)
+    slowed(predictor, lstm, lambda: burn(2 * 10**6))
+    ask(predictor)
+    assert predictor.models[lstm] not in [model for model, _ in predictor._last]
+
+
+def test_what_fails_in_a_rehearsal_is_left_to_the_next_answer(
+    predictor: Predictor, lstm: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "REHEARSED_NS", 10**9)
+    ask(predictor)
+    before = counts(predictor, lstm)
+
+    def fail(*_: object) -> None:
+        raise ValueError
+
+    assert predictor._last
+    failing_one = Broken(predictor.models[lstm], fail)
+    predictor._last = [(failing_one, slots) for _, slots in predictor._last]
+    predictor.rehearse(lambda: 0)
+    assert predictor._last == []
+    assert counts(predictor, lstm) == before
+
+
+def test_a_rehearsal_ends_once_there_is_something_to_answer(predictor: Predictor, lstm: int) -> None:
+    ran: list[int] = []
+    predictor._last = [(Broken(predictor.models[lstm], lambda *_: ran.append(1)), [0])] * 3
+    looks = iter([0, 0, 1])
+    predictor.rehearse(lambda: next(looks))
+    assert len(ran) == 2

@@ -2,12 +2,14 @@
 
 import logging
 import os
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from engine import limits
 from engine.contract.names import Kind, Reason, Status
 from engine.inference import loop
 from engine.inference.microbatch import judge
@@ -36,6 +38,7 @@ def child():
         shared=shared,
         seat=seat,
         row=shared.children[seat.row : seat.row + 1],
+        counters=memoryview(shared.children["counters"][seat.row]),
         policy=lambda before: ("block", 0),
         log=logging.getLogger("test"),
         ring_bell=ring_bell,
@@ -76,6 +79,29 @@ def test_vectors_that_the_engines_own_code_fails_on_are_answered_internal(child,
     assert answers.slots["reason"][:8].tolist() == [Reason.INTERNAL] * 8
     assert Status.REJECTED not in answers.slots["status"][8:12]
     assert "slots 0 to 7 could not be answered" in caplog.text
+
+
+def test_a_worker_that_was_woken_early_rehearses_and_answers_what_comes(child, predictor, monkeypatch):
+    requests, bell = child.shared.requests[0], child.shared.bells[ring_bell(0)]
+    monkeypatch.setattr(limits, "REHEARSED_NS", 10**9)
+    rehearsals = []
+
+    def rehearse(until):
+        rehearsals.append([model.manifest.name for model, _ in predictor._last])
+        type(predictor).rehearse(predictor, until)
+        if len(rehearsals) == 2:
+            put(child.shared, 1)
+
+    monkeypatch.setattr(predictor, "rehearse", rehearse)
+    child.stopping = lambda: len(rehearsals) == 2 and requests.tail == requests.head
+    put(child.shared, 1)
+    worker = threading.Thread(target=loop.serve, args=(child, predictor, 0))
+    worker.start()
+    while len(rehearsals) < 2:
+        bell.ring()
+    worker.join()
+    assert child.shared.answers[0].head == 2
+    assert rehearsals[-1], "what ran last runs again"
 
 
 def test_a_worker_goes_on_after_the_request_of_its_last_published_answer(child, predictor):

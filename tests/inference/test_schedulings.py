@@ -9,6 +9,7 @@ import random
 import numpy as np
 import pytest
 
+from engine import limits
 from engine.inference.predictor import Predictor
 from fastpath import layout
 from tests.inference.conftest import MAX_BATCH, STORE, answer, make_predictor
@@ -57,6 +58,9 @@ class Worker:
             position += size
             while chance.random() < 0.5 and self.predictor.catch_up():
                 pass
+            if chance.random() < 0.5:
+                looks = chance.randint(0, 5)  # after how many models something comes
+                self.predictor.rehearse(iter([0] * looks + [1]).__next__)
         self.answers["request"][:count] = 0  # the position in its ring
         return raw(self.answers)[:count]
 
@@ -109,6 +113,7 @@ def check_schedulings(predictor: Predictor, workers: list[Worker], schedulings: 
 
 
 def test_answers_and_windows_are_the_same_bytes_however_slots_are_scheduled(
-    predictor: Predictor, workers: list[Worker]
+    predictor: Predictor, workers: list[Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(limits, "REHEARSED_NS", 10**9)  # however slow the host is
     check_schedulings(predictor, workers, SCHEDULINGS)

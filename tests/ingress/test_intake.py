@@ -1,5 +1,6 @@
 """From bytes to a verified message: every code on the way, in the contract's order, and faults that do not hide."""
 
+import os
 import time
 from collections.abc import Callable
 
@@ -8,7 +9,7 @@ import pytest
 from engine.contract.ml.envelope_pb2 import MLProcessingEnvelope
 from engine.contract.names import Bus, Kind, Reason
 from engine.ingress.main import Ingress
-from engine.shared import Count, Shared
+from engine.shared import Count, Shared, ring_bell
 from tests.ingress.role import SUBJECT, opened, reported, settings_for, signed
 from tests.ingress.stand import EPOCH, SMALL, Sender, everything, sent_now, vector
 from tests.system.servers import Issuer
@@ -70,6 +71,23 @@ def test_a_report_names_what_was_claimed_where_it_can_be_a_name(ingress: Ingress
     ingress.take(signed(sent_now(company_id="a.b", service_source="feed-0", sequence=7), ""), None, Bus.LOCAL)
     ((_, _, *names),) = reported(ingress.shared)
     assert names == ["", "feed-0", EPOCH, 7]
+
+
+@pytest.mark.parametrize(
+    ("bus", "good", "wakes"), [(Bus.NATS, True, True), (Bus.NATS, False, False), (Bus.KAFKA, True, False)]
+)
+def test_a_verified_message_wakes_its_worker_before_it_is_decided(
+    ingress: Ingress, token: str, bus: Bus, good: bool, wakes: bool
+) -> None:
+    bell = ingress.shared.bells[ring_bell(0)]
+    bell.sleep()
+    ingress._enter(signed(sent_now(), token if good else "none"), SUBJECT, bus)
+    assert ingress.shared.requests[0].head == 0
+    if wakes:
+        assert os.eventfd_read(bell.fd) == 1
+    else:
+        with pytest.raises(BlockingIOError):
+            os.eventfd_read(bell.fd)
 
 
 def test_the_contracts_order_of_checks(ingress: Ingress, issuer: Issuer, token: str) -> None:
