@@ -18,6 +18,7 @@ from engine.gpus import are_there
 
 # Name, further words, and what makes it quick. Capacity comes before overload, which asks for what it found.
 RUNS: tuple[tuple[str, str, str], ...] = (
+    ("steadiness", "", "--seconds 5"),
     ("ring", "", "--rounds 2"),
     ("ingress", "", "--seconds 3"),
     ("serialization", "", "--seconds 3"),

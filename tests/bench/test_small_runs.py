@@ -1,6 +1,7 @@
 """Each benchmark in small: real processes, real engines, and a result that programs can read."""
 
 import json
+import os
 import subprocess
 import sys
 from itertools import pairwise
@@ -9,6 +10,7 @@ import pytest
 
 from bench.load import CROWDS, MINUTE_NS, Crowd
 from bench.overload import recovery_ns
+from bench.steadiness import WINDOW_NS, judge
 
 SEED = "5"
 
@@ -24,6 +26,23 @@ def ran(name, folder, *words):
     assert found["host"]["cores"] >= 1
     assert f"seed {SEED}" in done.stdout
     return done, found
+
+
+def test_how_steady_the_host_is_is_told_of_each_processor(tmp_path):
+    command = [sys.executable, "-m", "bench.steadiness", "--seconds", "0.5", "--results", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "steadiness.json").read_text())["processors"]
+    assert set(found) == {str(each) for each in os.sched_getaffinity(0)}
+    assert all(0.0 <= each["slow_share"] <= 1.0 and each["worst"] > 0.0 for each in found.values())
+
+
+def test_slow_windows_are_counted_by_spells():
+    took = [10] * 10 + [25] * 2 + [10] * 10 + [21, 50, 21] + [10] * 10
+    begins = [number * WINDOW_NS for number in range(len(took))]
+    found = judge(begins, took)
+    assert (found.slow_spells, found.longest_ns, found.worst) == (2, 3 * WINDOW_NS, 5.0)
+    assert found.slow_share == 5 / len(took)
 
 
 def test_hops_of_every_way_arrive(tmp_path):
