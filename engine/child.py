@@ -51,7 +51,7 @@ class Child:
         )
         self.log = open_log(seat.name)
         self.egress_bell = EGRESS.row
-        self._cores = cores_for(settings)
+        self.cores = cores_for(settings)
         self._ending = False
 
     def open(self, orphan_signal: signal.Signals) -> None:
@@ -94,8 +94,8 @@ class Child:
 
     def policy(self, processes_before: int) -> tuple[str, int]:
         """How this process waits at rings, and for how many nanoseconds it spins before it blocks; told in the log."""
-        policy, spin_ns = resolve_policy(self.settings.engine.wait, self._cores, processes_before)
-        self.log.info("waits by %s: %d cores, %d processes before it", policy, self._cores, processes_before)
+        policy, spin_ns = resolve_policy(self.settings.engine.wait, self.cores, processes_before)
+        self.log.info("waits by %s: %d cores, %d processes before it", policy, self.cores, processes_before)
         return policy, spin_ns
 
     def ring_bell(self, worker: int) -> int:

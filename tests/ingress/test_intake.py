@@ -74,12 +74,16 @@ def test_a_report_names_what_was_claimed_where_it_can_be_a_name(ingress: Ingress
 
 
 @pytest.mark.parametrize(
-    ("bus", "good", "wakes"), [(Bus.NATS, True, True), (Bus.NATS, False, False), (Bus.KAFKA, True, False)]
+    ("bus", "good", "cores", "wakes"),
+    [(Bus.NATS, True, 2, True), (Bus.NATS, False, 2, False), (Bus.KAFKA, True, 2, False), (Bus.NATS, True, 1, False)],
 )
 def test_a_verified_message_wakes_its_worker_before_it_is_decided(
-    ingress: Ingress, token: str, bus: Bus, good: bool, wakes: bool
-) -> None:
-    bell = ingress.shared.bells[ring_bell(0)]
+    shared: Shared, issuer: Issuer, token: str, monkeypatch: pytest.MonkeyPatch,
+    bus: Bus, good: bool, cores: int, wakes: bool,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("engine.child.cores_for", lambda settings: cores)
+    ingress = opened(shared, settings_for(issuer))
+    bell = shared.bells[ring_bell(0)]
     bell.sleep()
     ingress._enter(signed(sent_now(), token if good else "none"), SUBJECT, bus)
     assert ingress.shared.requests[0].head == 0
