@@ -49,7 +49,8 @@ def test_a_signal_wakes_it_and_leaves_nothing(waiting: Any) -> None:
 
 
 def test_cycles_are_collected_at_a_pulse_once_there_are_many() -> None:
-    child = cast(Child, SimpleNamespace(row=np.zeros(1, layout.child_row_dtype)))
+    row = np.zeros(1, layout.child_row_dtype)
+    child = cast(Child, SimpleNamespace(**{f"_{name}": row[name].data for name in ("phase", "phase_ns", "pulse_ns")}))
     gc.collect()
     gc.disable()
     try:
