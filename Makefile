@@ -35,7 +35,7 @@ $(VENV)/.built: $(VENV)/.packages $(SOURCES)
 	@$(PIP) --quiet --no-build-isolation --no-deps --editable .
 	@touch $@
 
-$(VENV)/.kernels: $(VENV)/.built $(wildcard engine/inference/*.py engine/inference/models/*.py)
+$(VENV)/.kernels: $(VENV)/.built engine/shared.py engine/contract/names.py $(wildcard engine/inference/*.py engine/inference/models/*.py)
 	@echo "setup 4/4: the kernels"
 	@$(RUN) -m engine.inference.warm
 	@touch $@

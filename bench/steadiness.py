@@ -37,26 +37,30 @@ class Steadiness(NamedTuple):
     worst: float  # window, over the median
 
 
-def passes(processor: int, until_s: float) -> tuple[list[int], list[int]]:
-    """When each pass began, and how long it took, in nanoseconds."""
+def passes(processor: int, seconds: float) -> tuple[list[int], list[int]]:
+    """When each pass began, and how long it took, in nanoseconds; one at least."""
     os.sched_setaffinity(0, {processor})
     block = np.ones(1 << 20, "u1")
-    begins: list[int] = []
-    while time.monotonic() < until_s:
-        begins.append(time.monotonic_ns())
+    stamps = [time.monotonic_ns()]
+    while len(stamps) < 2 or stamps[-1] - stamps[0] < seconds * 1e9:
         block.sum()
-    return begins[:-1], np.diff(begins).tolist()
+        stamps.append(time.monotonic_ns())
+    return stamps[:-1], np.diff(stamps).tolist()
 
 
 def judge(begins: Sequence[int], took: Sequence[int]) -> Steadiness:
     """
-    >>> judge([0, 10_000_000, 20_000_000, 50_000_000], [10, 10, 30, 10])
-    Steadiness(slow_share=0.25, slow_spells=1, longest_ns=10000000, worst=3.0)
+    A pass counts in each window that it has a part of.
+
+    >>> judge([0, 10_000_000, 20_000_000, 45_000_000], [10_000_000, 10_000_000, 25_000_000, 5_000_000])
+    Steadiness(slow_share=0.4, slow_spells=1, longest_ns=20000000, worst=2.5)
     """
     middle = median(took)
     windows: dict[int, list[int]] = {}
     for begin, each in zip(begins, took, strict=True):
-        windows.setdefault((begin - begins[0]) // WINDOW_NS, []).append(each)
+        since = begin - begins[0]
+        for number in range(since // WINDOW_NS, (since + each - 1) // WINDOW_NS + 1):
+            windows.setdefault(number, []).append(each)
     means = {number: sum(each) / len(each) / middle for number, each in windows.items()}
     slow = [number for number, mean in means.items() if mean > SLOW]
     starts = [number for number in slow if number - 1 not in slow]
@@ -73,9 +77,8 @@ def main(words: Sequence[str] | None = None) -> int:
     about, processors = host.describe(), sorted(os.sched_getaffinity(0))
     print("how steadily this host runs: 1 MiB summed again and again on each processor, and nothing else")
     print(host.line(about))
-    until_s = time.monotonic() + arguments.seconds
     with ProcessPoolExecutor(len(processors)) as pool:
-        measured = list(pool.map(passes, processors, [until_s] * len(processors)))
+        measured = list(pool.map(passes, processors, [arguments.seconds] * len(processors)))
     rows, found = [], {}
     for processor, (begins, took) in zip(processors, measured, strict=True):
         told, steadiness = summarise(took), judge(begins, took)

@@ -23,7 +23,7 @@ NO_DECISIONS = np.zeros(0, layout.vector_decision_dtype)
 _CODES = {"u8": "Q", "i8": "q", "u4": "I", "u2": "H", "u1": "B"}
 _ZEROS = dict.fromkeys(FIELDS, 0)  # whose order a head keeps
 _FORMAT = "=" + "".join(_CODES[layout.input_record_dtype[name].str[1:]] for name in FIELDS)
-_POSITION = struct.Struct("=Q")
+_POSITION, _POSITION_AT = struct.Struct("=Q"), layout.input_record_dtype.fields["position"][1]
 _HEAD = struct.Struct(f"{_FORMAT}{HEAD_BYTES - struct.calcsize(_FORMAT)}x")
 
 
@@ -68,7 +68,7 @@ def write(area: memoryview, head: Mapping[str, int], decisions: bytes, texts: li
 
 def position_of(inputs: ByteRing, at: int) -> int:
     """The position of the record at a byte position."""
-    return _POSITION.unpack_from(inputs.view(at, HEAD_BYTES), layout.input_record_dtype.fields["position"][1])[0]
+    return _POSITION.unpack_from(inputs.view(at, HEAD_BYTES), _POSITION_AT)[0]
 
 
 def read(inputs: ByteRing, position: int, whole: bool = True) -> Record:

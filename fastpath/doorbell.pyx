@@ -134,7 +134,10 @@ cdef class Doorbell:
         return NEWS if _has_news(rings) else RUNG if rung else NOTHING
 
     def ring(self):
-        """Writer, after its publish: wakes the reader if it sleeps. True: it had to be woken."""
+        """Writer, after its publish: wakes the reader if it sleeps. True: it had to be woken.
+
+        Before a publish it is a hint: the reader may be up by then, and it is rung after the publish all the same.
+        """
         return self.ring_bell()
 
     def sleep(self):

@@ -17,14 +17,19 @@ MESSAGE_ID_HEADER = "Nats-Msg-Id"
 
 HORIZON_MINUTES = (1, 5, 15, 60)
 
-_TOKEN_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+NAME_MAX = 64
+_TOKEN_NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{NAME_MAX}}}", re.ASCII)
 _MODEL_ID = re.compile(r"[a-z0-9_]{1,64}", re.ASCII)
 _SYMBOL = re.compile(r"[A-Za-z0-9._/-]{1,24}", re.ASCII)
 
 
-@lru_cache(1 << 12)
 def is_name(text: str) -> bool:
     """Whether the text may stand for a company or a stream, in subjects and file names."""
+    return len(text) <= NAME_MAX and _is_name(text)  # who is not known yet may send any text, and it is not kept
+
+
+@lru_cache(1 << 12)
+def _is_name(text: str) -> bool:
     return _TOKEN_NAME.fullmatch(text) is not None
 
 

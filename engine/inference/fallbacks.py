@@ -94,6 +94,10 @@ class Breakers:
         self._watched[version] = limits.WATCHED_RUNS
         return 1
 
+    def is_closed(self, version: int) -> bool:
+        """Whether it may be run for nothing: neither suspect nor barred, and no probe."""
+        return version != self.spared and int(self._state[version]) == Breaker.CLOSED
+
     def began(self, version: int) -> int:
         """Processor time at a run's begin; -1 where nobody looks, because the look costs more than many a model."""
         return time.thread_time_ns() if version in self._watched else -1

@@ -60,8 +60,10 @@ def secure(folder: Path) -> Path:
 
 @cache
 def _source_stamp() -> str:
-    """Of every file that defines kernels, and of the contract's constants that they take in."""
-    digest = hashlib.sha256((SOURCES.parent / "contract" / "names.py").read_bytes())
+    """Of every file that defines kernels, and of those whose constants they take in."""
+    digest = hashlib.sha256()
+    for path in (SOURCES.parent / "contract" / "names.py", SOURCES.parent / "shared.py"):
+        digest.update(path.read_bytes() + b"\0")
     for path in sorted(SOURCES.rglob("*.py")):
         source = path.read_bytes()
         if b"inference.jit import" in source:

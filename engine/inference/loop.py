@@ -4,7 +4,8 @@ Owns the position in one requests ring. Runs in the worker that has the ring's s
 slots and what the supervisor knows of the ring's last dead worker, writes answer slots, windows through
 the predictor, and its row. What must stay true: answers
 are published before requests are released, so that a death in between repeats work and loses none;
-nothing but expiry is decided by a clock; what an answer put off is done when there is nothing to answer.
+nothing but expiry is decided by a clock; what an answer put off is done when there is nothing to answer; what warms
+caches for an answer that is to come changes none.
 """
 
 import time
@@ -21,7 +22,6 @@ from engine.inference.predictor import Predictor
 from engine.shared import EGRESS, INGRESS, Count, Phase, Stage
 from fastpath.ring import Ring
 
-ONCE_RUNG_NS = 300_000  # that it goes on looking where ingress rang for what it is about to publish
 FULL_WAIT_MS = 1  # how long to sleep where egress has no room, and look again
 
 
@@ -61,7 +61,7 @@ def serve(child: Child, predictor: Predictor, worker: int) -> int:
     bell = shared.bells[child.ring_bell(worker)]
     ingress_bell, egress_bell = shared.bells[INGRESS.row], shared.bells[EGRESS.row]
     policy, spin_ns = child.policy(worker)
-    counters, counted = child.counters, child.row["counters"][0].view(np.int64)
+    counters = child.row["counters"][0].view(np.int64)  # as the kernel that counts answers wants them
     hand_first, hand_end = child.row["hand_first"].data, child.row["hand_end"].data
     received_ns = requests.slots["received_ns"].data
     ring_wait, inference = shared.stage(child.seat, Stage.RING_WAIT), shared.stage(child.seat, Stage.INFERENCE)
@@ -77,7 +77,8 @@ def serve(child: Child, predictor: Predictor, worker: int) -> int:
     child.log.info("goes on at %d", position)
     if position < suspicion.end:
         child.log.warning("a worker died of slots %d to %d: one by one now", position, suspicion.end - 1)
-    pulsed_ns = 0
+    pulsed_ns = answered_ns = 0
+    looks_ns = spin_ns  # before it sleeps
     while True:
         now_ns = time.monotonic_ns()
         if now_ns - pulsed_ns > limits.PULSE_EVERY_MS * 1_000_000:
@@ -89,9 +90,10 @@ def serve(child: Child, predictor: Predictor, worker: int) -> int:
         if (available == 0 or room == 0) and predictor.catch_up():
             continue
         if available == 0:
-            if bell.wait([requests], [position], policy, spin_ns, or_rung=True) is None:
+            rung = bell.wait([requests], [position], policy, looks_ns, or_rung=True) is None
+            if rung and time.monotonic_ns() - answered_ns > limits.REHEARSED_IDLE_NS:
                 predictor.rehearse(partial(requests.peek, position))
-                bell.wait([requests], [position], policy, ONCE_RUNG_NS)
+            looks_ns = limits.ONCE_RUNG_NS if rung and spin_ns else spin_ns
             continue
         if room == 0:
             bell.wait([], [], "block", 0, FULL_WAIT_MS)
@@ -133,5 +135,5 @@ def serve(child: Child, predictor: Predictor, worker: int) -> int:
         for index in range(count):
             ring_wait.record(taken_ns - received_ns[(position + index) & requests.mask])
         inference.record(answered_ns - taken_ns)
-        tally(answers.slots, first, count, counted)
+        tally(answers.slots, first, count, counters)
         position += count

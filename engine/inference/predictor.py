@@ -60,7 +60,9 @@ class Predictor:
         self.max_batch = max_batch
         self.device = device
         self.models: dict[int, Model] = {}
-        self._last: list[tuple[Model, list[int]]] = []  # what ran of the last microbatch, and on which of its slots
+        self._ran_last: list[
+            tuple[int, Model, list[int]]
+        ] = []  # version, and the last of the microbatch's slots for it
 
     def load(self) -> None:
         """Reads, checks and runs every model, and compiles or loads every kernel by running it."""
@@ -84,7 +86,7 @@ class Predictor:
         self._answers = self._windows = np.empty(0)
         log.info("models opened in %.1f s", time.monotonic() - began)
         began = time.monotonic()
-        # A rehearsal: it counts for no breaker, and the row goes on saying that this process is loading.
+        # It counts for no breaker, and the row goes on saying that this process is loading.
         child = self.child
         self._in_row(np.zeros_like(child))
         self._breakers = Breakers(np.zeros_like(self.versions), self.child)
@@ -201,16 +203,22 @@ class Predictor:
         )  # fmt: skip
 
     def rehearse(self, until: Callable[[], int]) -> None:
-        """Runs what ran last once more, until there is something to answer, which then finds warm caches. It changes
-        nothing: a model says of a slot what it said before, and nobody reads it again."""
-        for model, slots in self._last:
+        """Runs what ran last once more, on one slot, until there is something to answer, which then finds warm caches.
+
+        No window, counter or breaker hears of it, and nobody reads what comes out; a model that dies of it is to blame.
+        """
+        for row, model, slots in self._ran_last:
             if until():
-                return
+                break
+            if not self._breakers.is_closed(row):
+                continue
+            self._in_hand(row + 1, Phase.IN_MODEL)
             try:
                 model.run(slots, self._batch, self._output, self._extras.importance)
             except Exception:  # where it answers, it is counted and told
-                self._last = []
-                return
+                self._ran_last = []
+                break
+        self._in_hand(0, Phase.IDLE)
 
     def catch_up(self) -> bool:
         """A little of what answers put off, changing none; whether there was any."""
@@ -227,7 +235,7 @@ class Predictor:
     def _view(self, requests: np.ndarray, answers: np.ndarray, windows: np.ndarray) -> None:
         """The rings as kernels see them; made once, because a worker has one of each."""
         self._requests, self._answers, self._windows = requests, answers, windows
-        self._last = []
+        self._ran_last = []
         self._request_view = arrays.as_kernel_sees(requests, arrays.request_dtype)
         self._answer_view = arrays.as_kernel_sees(answers, arrays.answer_dtype)
         self._answer_bytes = answers.view("u1").reshape(len(answers), answers.dtype.itemsize)
@@ -239,6 +247,7 @@ class Predictor:
 
     def _settle(self) -> None:
         """What each model needs; room for windows in flight, the same for each price model that has them."""
+        self._ran_last = []
         self._own = self.versions["own"].tolist()
         self._minutes = {row: model.manifest.closed_minutes for row, model in self.models.items()}
         own = [model for model in self.models.values() if isinstance(model, PriceModel) and not model.unfit]
@@ -249,7 +258,7 @@ class Predictor:
     def _run_models(self, count: int) -> None:
         batch, output = self._batch, self._output
         output.who[:count] = MASKED
-        self._last = []
+        self._ran_last = []
         by_plan: dict[int, list[int]] = {}
         for i, (predicts, plan) in enumerate(
             zip(batch.predicts[:count].tolist(), batch.plan[:count].tolist(), strict=True)
@@ -319,7 +328,7 @@ class Predictor:
         if not found:
             self._breakers.succeeded(row)
             if took_ns < limits.REHEARSED_NS:
-                self._last.append((model, slots))
+                self._ran_last.append((row, model, slots[-1:]))
             return True
         times = self._breakers.failed(row, unsound=not sound)
         if times & (times - 1) == 0:  # the 1st, 2nd, 4th, 8th ...

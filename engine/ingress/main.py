@@ -59,7 +59,8 @@ class Ingress:
         self.bell = shared.bells[INGRESS.row]
         self.stage = shared.stage(INGRESS, Stage.INGRESS)
         self.sources = Sources(child, self.from_nats, self.from_local, self._oversized)
-        self.wakes_early = child.cores > 1  # on one, a worker that is up takes the turn of who decides
+        # On a core that both share, a worker that is up takes the turn of who decides.
+        self.wakes_early = child.cores > (2 if settings.engine.cpus else 1)
         self.heard: dict[str, float] = {}
         self.gaps = GapWait(limits.GAP_MESSAGES_MAX)
         self.offsets = Offsets(shared)
@@ -175,7 +176,7 @@ class Ingress:
         message = admission.Message(envelope, kind, tier, bus, received_ns, received_unix_ns, len(raw))
         message.place = place
         worker = self.sequencer.worker_of(envelope.company_id, envelope.service_source)
-        if self.wakes_early and bus != Bus.KAFKA:  # where most are copies of what came
+        if self.wakes_early and bus != Bus.KAFKA:  # beside another bus most of its records are copies
             self.shared.bells[self.child.ring_bell(worker)].ring()  # its worker wakes up while this is decided
         self.counters[Count.DROPPED] += not self.queues[worker].put(message)
         return envelope.company_id

@@ -66,7 +66,9 @@ class Sequencer:
         self.copies = FirstCopies()
         self.batch = Batch()  # of the message that is being taken
         self._workers = shared.supervisor["shards"][0].tolist()  # settled before this process began
-        self._generations, self._taken = (shared.streams[name].data for name in ("generation", "taken"))
+        self._shards, self._generations, self._taken = (
+            shared.streams[name].data for name in ("shard", "generation", "taken")
+        )
         self._verdicts = shared.verdicts.data
         self._applied = shared.ingress["applied"].data
         self._lag = shared.stage(INGRESS, Stage.BUS_LAG)
@@ -89,7 +91,9 @@ class Sequencer:
 
     def worker_of(self, company: str, stream: str) -> int:
         """Whose ring this stream's inputs go through."""
-        return self._workers[shard_of(company, stream)]
+        row = self.tables.streams.names.get((company, stream))
+        known = row is not None and self._taken[row]  # a row may be reserved for an input that found no room yet
+        return self._workers[self._shards[row] if known else shard_of(company, stream)]
 
     def take(self, message: Message, worker: int) -> bool:
         """Decides a message, and accepts it where it becomes an answer. False: no room, ask again later."""

@@ -8,7 +8,6 @@ belongs to, and a new owner gets a new generation, so that nothing of the old on
 import hashlib
 import time
 from collections.abc import Container, Iterable
-from functools import lru_cache
 
 import numpy as np
 
@@ -117,7 +116,6 @@ class Tables:
                 self.keys.release(int(row))
 
 
-@lru_cache(1 << 14)
 def shard_of(company: str, stream: str) -> int:
     """The same for a stream's whole life, on every host."""
     digest = hashlib.blake2b(f"{company}/{stream}".encode(), digest_size=8).digest()

@@ -8,6 +8,7 @@ poison.
 
 import numpy as np
 
+from engine.shared import Phase
 from fastpath.ring import Ring
 
 WORDS = ("suspect_first", "suspect_end", "suspect_model", "poison", "poison_deaths")
@@ -33,8 +34,10 @@ def remember(board: np.void, worker: int, hand: np.void, requests: Ring, self_in
     first, end, model = (int(hand[name]) for name in ("hand_first", "hand_end", "hand_model"))
     first = max(first, requests.tail)
     board["hand_end"][worker] = end
-    if not self_inflicted or first >= end:  # all was answered: it died of something else
+    if not self_inflicted:
         return -1
+    if first >= end:  # all was answered: it died of something else, or in a rehearsal, of no slot
+        return model - 1 if int(hand["phase"]) == Phase.IN_MODEL else -1
     if int(board["suspect_first"][worker]) <= first < int(board["suspect_end"][worker]):
         again = int(board["poison"][worker]) == first + 1
         board["poison_deaths"][worker] = int(board["poison_deaths"][worker]) + 1 if again else 2

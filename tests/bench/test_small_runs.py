@@ -39,10 +39,17 @@ def test_how_steady_the_host_is_is_told_of_each_processor(tmp_path):
 
 def test_slow_windows_are_counted_by_spells():
     took = [10] * 10 + [25] * 2 + [10] * 10 + [21, 50, 21] + [10] * 10
-    begins = [number * WINDOW_NS for number in range(len(took))]
+    begins = [number * WINDOW_NS for number in range(len(took))]  # short passes, one at the begin of each window
     found = judge(begins, took)
     assert (found.slow_spells, found.longest_ns, found.worst) == (2, 3 * WINDOW_NS, 5.0)
     assert found.slow_share == 5 / len(took)
+
+
+def test_a_pass_that_stalls_for_many_windows_makes_all_of_them_slow():
+    took = [WINDOW_NS] * 20 + [10 * WINDOW_NS] + [WINDOW_NS] * 20
+    begins = [sum(took[:number]) for number in range(len(took))]
+    found = judge(begins, took)
+    assert (found.slow_spells, found.longest_ns, found.slow_share) == (1, 10 * WINDOW_NS, 10 / 50)
 
 
 def test_hops_of_every_way_arrive(tmp_path):

@@ -9,7 +9,7 @@ from engine import limits
 from engine.contract.names import Status, Tier
 from engine.inference.fallbacks import Breakers
 from engine.inference.predictor import Predictor
-from engine.shared import Breaker
+from engine.shared import Breaker, Phase
 from fastpath import layout
 from tests.inference.conftest import answer
 from tests.inference.market import Market, walk, windows
@@ -126,11 +126,11 @@ def test_a_spared_model_is_not_asked_and_the_others_are(predictor: Predictor, ls
 def test_a_slow_model_is_not_rehearsed(predictor: Predictor, lstm: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "REHEARSED_NS", 10**9)
     ask(predictor)
-    assert predictor.models[lstm] in [model for model, _ in predictor._last]
+    assert lstm in [row for row, _, _ in predictor._ran_last]
     monkeypatch.setattr(limits, "REHEARSED_NS", 10**6)
     slowed(predictor, lstm, lambda: burn(2 * 10**6))
     ask(predictor)
-    assert predictor.models[lstm] not in [model for model, _ in predictor._last]
+    assert lstm not in [row for row, _, _ in predictor._ran_last]
 
 
 def test_what_fails_in_a_rehearsal_is_left_to_the_next_answer(
@@ -143,17 +143,41 @@ def test_what_fails_in_a_rehearsal_is_left_to_the_next_answer(
     def fail(*_: object) -> None:
         raise ValueError
 
-    assert predictor._last
-    failing_one = Broken(predictor.models[lstm], fail)
-    predictor._last = [(failing_one, slots) for _, slots in predictor._last]
+    predictor._ran_last = [(lstm, Broken(predictor.models[lstm], fail), [0])]
     predictor.rehearse(lambda: 0)
-    assert predictor._last == []
+    assert predictor._ran_last == []
     assert counts(predictor, lstm) == before
+    assert predictor.child["hand_model"][0] == 0
+
+
+def rehearsed(predictor: Predictor, lstm: int, looks: list[int]) -> list[tuple[int, int]]:
+    """(model in hand, phase) in each of at most three runs of a rehearsal."""
+    ran: list[tuple[int, int]] = []
+
+    def note(*_: object) -> None:
+        ran.append((int(predictor.child["hand_model"][0]), int(predictor.child["phase"][0])))
+
+    predictor._ran_last = [(lstm, Broken(predictor.models[lstm], note), [0])] * 3
+    predictor.rehearse(iter(looks).__next__)
+    return ran
 
 
 def test_a_rehearsal_ends_once_there_is_something_to_answer(predictor: Predictor, lstm: int) -> None:
-    ran: list[int] = []
-    predictor._last = [(Broken(predictor.models[lstm], lambda *_: ran.append(1)), [0])] * 3
-    looks = iter([0, 0, 1])
-    predictor.rehearse(lambda: next(looks))
-    assert len(ran) == 2
+    assert len(rehearsed(predictor, lstm, [0, 0, 1])) == 2
+
+
+def test_a_model_is_in_hand_while_it_is_rehearsed(predictor: Predictor, lstm: int) -> None:
+    assert rehearsed(predictor, lstm, [0, 0, 0]) == [(lstm + 1, Phase.IN_MODEL)] * 3
+    assert (predictor.child["hand_model"][0], predictor.child["phase"][0]) == (0, Phase.IDLE)
+
+
+@pytest.mark.parametrize("state", [Breaker.OPEN, Breaker.HALF_OPEN])
+def test_a_barred_or_probed_version_is_not_rehearsed(predictor: Predictor, lstm: int, state: Breaker) -> None:
+    predictor.versions["breaker"][lstm] = state
+    try:
+        assert rehearsed(predictor, lstm, [0, 0, 0]) == []
+    finally:
+        predictor.versions["breaker"][lstm] = Breaker.CLOSED
+    predictor.spare(lstm)
+    assert rehearsed(predictor, lstm, [0, 0, 0]) == []
+    predictor.spare(-1)

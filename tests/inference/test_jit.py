@@ -125,6 +125,7 @@ def test_a_change_in_any_kernels_source_voids_them_all(tmp_path, monkeypatch):
     sources.mkdir()
     (tmp_path / "contract").mkdir()
     (tmp_path / "contract" / "names.py").write_text("A = 1")
+    (tmp_path / "shared.py").write_text("B = 1")
     (sources / "one.py").write_text("from engine.inference.jit import kernel")
     (sources / "other.py").write_text("nothing compiled")
     monkeypatch.setattr(jit, "SOURCES", sources)
@@ -133,10 +134,11 @@ def test_a_change_in_any_kernels_source_voids_them_all(tmp_path, monkeypatch):
         ("one.py", None),
         ("other.py", "more"),
         ("one.py", "from engine.inference.jit import kernel\n1"),
+        ("../shared.py", "B = 2"),
     ):
         if text is not None:
             (sources / file).write_text(text)
         jit._source_stamp.cache_clear()
         stamps.append(jit._source_stamp())
     jit._source_stamp.cache_clear()
-    assert stamps[0] == stamps[1] != stamps[2]
+    assert stamps[0] == stamps[1] != stamps[2] != stamps[3]

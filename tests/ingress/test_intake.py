@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from engine.contract import names
 from engine.contract.ml.envelope_pb2 import MLProcessingEnvelope
 from engine.contract.names import Bus, Kind, Reason
 from engine.ingress.main import Ingress
@@ -71,6 +72,12 @@ def test_a_report_names_what_was_claimed_where_it_can_be_a_name(ingress: Ingress
     ingress.take(signed(sent_now(company_id="a.b", service_source="feed-0", sequence=7), ""), None, Bus.LOCAL)
     ((_, _, *names),) = reported(ingress.shared)
     assert names == ["", "feed-0", EPOCH, 7]
+
+
+def test_a_name_that_is_too_long_is_not_kept() -> None:
+    kept = names._is_name.cache_info().currsize
+    assert not any(names.is_name(letter * 100_000) for letter in "abcdefgh")
+    assert names._is_name.cache_info().currsize == kept
 
 
 @pytest.mark.parametrize(

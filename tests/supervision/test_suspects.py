@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from engine.shared import Shared
+from engine.shared import Phase, Shared
 from engine.supervision.suspects import WORDS, remember
 from fastpath import layout
 from tests.ingress.stand import arena
@@ -19,9 +19,11 @@ def shared() -> Iterator[Shared]:
         yield made
 
 
-def die(shared: Shared, first: int, end: int, model: int = 0, self_inflicted: bool = True) -> int:
+def die(
+    shared: Shared, first: int, end: int, model: int = 0, self_inflicted: bool = True, phase: Phase = Phase.IDLE
+) -> int:
     hand = np.zeros(1, layout.child_row_dtype)[0]
-    hand["hand_first"], hand["hand_end"], hand["hand_model"] = first, end, model
+    hand["hand_first"], hand["hand_end"], hand["hand_model"], hand["phase"] = first, end, model, phase
     return remember(shared.supervisor[0], RING, hand, shared.requests[RING], self_inflicted)
 
 
@@ -52,6 +54,14 @@ def test_a_death_with_nothing_in_hand_makes_nothing_suspect(shared: Shared) -> N
     shared.requests[RING].release(20)
     assert die(shared, 10, 20, model=6) == -1
     assert die(shared, 0, 0) == -1
+    assert words(shared) == (0, 0, 0, 0, 0)
+
+
+def test_a_death_in_a_rehearsal_names_the_model_and_no_slot(shared: Shared) -> None:
+    shared.requests[RING].claim(42)
+    shared.requests[RING].publish(42)
+    shared.requests[RING].release(42)
+    assert die(shared, 10, 42, model=6, phase=Phase.IN_MODEL) == 5
     assert words(shared) == (0, 0, 0, 0, 0)
 
 
