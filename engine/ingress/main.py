@@ -59,8 +59,7 @@ class Ingress:
         self.bell = shared.bells[INGRESS.row]
         self.stage = shared.stage(INGRESS, Stage.INGRESS)
         self.sources = Sources(child, self.from_nats, self.from_local, self._oversized)
-        # On a core that both share, a worker that is up takes the turn of who decides.
-        self.wakes_early = child.cores > (2 if settings.engine.cpus else 1)
+        self.wakes_early = child.cores > (2 if settings.engine.cpus else 1)  # a worker must not wake on this core
         self.heard: dict[str, float] = {}
         self.gaps = GapWait(limits.GAP_MESSAGES_MAX)
         self.offsets = Offsets(shared)
@@ -173,8 +172,7 @@ class Ingress:
             self._ring_egress()
             return ""
         self.heard[envelope.company_id] = time.monotonic()
-        message = admission.Message(envelope, kind, tier, bus, received_ns, received_unix_ns, len(raw))
-        message.place = place
+        message = admission.Message(envelope, kind, tier, bus, received_ns, received_unix_ns, len(raw), place=place)
         worker = self.sequencer.worker_of(envelope.company_id, envelope.service_source)
         if self.wakes_early and bus != Bus.KAFKA:  # beside another bus most of its records are copies
             self.shared.bells[self.child.ring_bell(worker)].ring()  # its worker wakes up while this is decided
@@ -291,6 +289,11 @@ class Ingress:
         """Moves on whatever waits; a worker, or egress, may have made room."""
         slice_ns = self.turns.begin()
         self._advance()
+        if self.recovery is not None and self.recovery.over:
+            if self.recovery.let_in(time.monotonic_ns() + slice_ns, self._has_room, self._enter):
+                self.recovery = None
+            else:
+                self.turns.retry()
         for worker, queue in enumerate(self.queues):
             if queue.count:
                 self.pump(worker, time.monotonic_ns() + slice_ns)
@@ -317,10 +320,8 @@ class Ingress:
     def _chores(self) -> None:
         """What is done a few times a second, whether or not anything came."""
         self._advance()
-        if self.recovery is not None and self.recovery.is_over():
-            held, self.recovery = self.recovery.held, None
-            for raw, subject, bus in held:
-                self.take(raw, subject, bus)
+        if self.recovery is not None and self.recovery.ended():
+            self.turns.soon()
         now = time.monotonic()
         if now - self._second >= 1.0:
             self._second = now
@@ -332,10 +333,8 @@ class Ingress:
             self._refresh_keys()
             self.heard = {company: at for company, at in self.heard.items() if now - at < TENANT_SECONDS}
             self.counters[Count.TENANTS] = len(self.heard)
-        for count, now_at in (
-            (Count.TOKENS_VERIFIED, self.verifier.signatures_checked),
-            (Count.WINDOWS_EVICTED, self.sequencer.tables.keys.evicted),
-        ):
+        verified, evicted = self.verifier.signatures_checked, self.sequencer.tables.keys.evicted
+        for count, now_at in ((Count.TOKENS_VERIFIED, verified), (Count.WINDOWS_EVICTED, evicted)):
             self.counters[count] += now_at - self._counted.get(count, 0)
             self._counted[count] = now_at
         queued = self.gaps.count + sum(queue.count for queue in self.queues) + self.sources.held

@@ -6,6 +6,7 @@ anything newer, so that no input is answered twice; what is held is bounded, and
 
 import time
 from collections import deque
+from collections.abc import Callable
 
 from engine.contract.names import Bus
 from engine.ingress.offsets import Offsets
@@ -23,6 +24,7 @@ class Recovery:
         self.offsets = offsets
         self.limit_s = limit_ms / 1000
         self.held: deque[tuple[bytes, str | None, Bus]] = deque()
+        self.over = False
         self._held_bytes = 0
         self._began_s = time.monotonic()
 
@@ -34,7 +36,23 @@ class Recovery:
         self.held.append((raw, subject, bus))
         return True
 
-    def is_over(self) -> bool:
+    def ended(self) -> bool:
+        """Whether the wait ended just now. What comes before all that is held was let in is held, too."""
         waited_s = time.monotonic() - self._began_s
         up = int(self.shared.children[KAFKA.row]["bus_kafka"]) == BusState.UP
-        return self.offsets.recovered() or waited_s > (self.limit_s if up else min(ABSENT_S, self.limit_s))
+        before = self.over
+        self.over |= self.offsets.recovered() or waited_s > (self.limit_s if up else min(ABSENT_S, self.limit_s))
+        return self.over and not before
+
+    def let_in(
+        self, until_ns: int, has_room: Callable[[str], bool], enter: Callable[[bytes, str | None, Bus], str]
+    ) -> bool:
+        """Enters what is held, as far as there is time, and room for its company. True: nothing is left."""
+        while self.over and self.held and time.monotonic_ns() < until_ns:
+            raw, subject, bus = self.held[0]
+            if not has_room(subject.split(".")[-2] if subject else ""):
+                break
+            self.held.popleft()
+            self._held_bytes -= len(raw)
+            enter(raw, subject, bus)
+        return self.over and not self.held

@@ -92,8 +92,9 @@ class Sequencer:
     def worker_of(self, company: str, stream: str) -> int:
         """Whose ring this stream's inputs go through."""
         row = self.tables.streams.names.get((company, stream))
-        known = row is not None and self._taken[row]  # a row may be reserved for an input that found no room yet
-        return self._workers[self._shards[row] if known else shard_of(company, stream)]
+        if row is not None and self._taken[row]:  # a reserved one may wait for its input to find room
+            return self._workers[self._shards[row]]
+        return self._workers[shard_of(company, stream)]
 
     def take(self, message: Message, worker: int) -> bool:
         """Decides a message, and accepts it where it becomes an answer. False: no room, ask again later."""

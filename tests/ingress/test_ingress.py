@@ -10,11 +10,12 @@ import nats
 from engine.bus.frames import encode as frame
 from engine.contract.names import Kind, Reason
 from engine.ingress.main import Ingress
+from engine.ingress.recovery import Recovery
 from engine.shared import INGRESS, BusState, Count, Engine, Shared
 from tests.egress.role import Server
 from tests.egress.stand import run, until
 from tests.ingress.role import SUBJECT, at_work, reported, settings_for, signed
-from tests.ingress.stand import Sender, release, sent_now, vector
+from tests.ingress.stand import SMALL, Sender, release, sent_now, vector
 from tests.system.servers import Issuer
 
 
@@ -209,6 +210,21 @@ def test_heartbeats_and_rejections_keep_their_place_in_the_stream(
             kinds = shared.requests[0].slots["kind"][:4].tolist()
             assert kinds == [Kind.VECTOR, Kind.HEARTBEAT, Kind.REJECTION, Kind.VECTOR]
             writer.close()
+
+    run(main())
+
+
+def test_what_waited_for_kafka_is_let_in_as_there_is_room_and_loses_nothing(
+    shared: Shared, issuer: Issuer, token: str
+) -> None:
+    async def main() -> None:
+        count = 75 * SMALL.limits.queue  # more than the ring takes at once
+        async with at_work(shared, settings_for(issuer)) as ingress:
+            ingress.recovery = Recovery(shared, ingress.offsets, limit_ms=10_000)
+            for sequence in range(1, count + 1):
+                ingress.from_nats(good(token, sequence), SUBJECT)
+            assert await take_all(ingress, count) == [(sequence, 0) for sequence in range(1, count + 1)]
+            await until(lambda: ingress.recovery is None, "it is over")
 
     run(main())
 
