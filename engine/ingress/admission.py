@@ -103,12 +103,15 @@ def check_names(envelope: Envelope) -> Kind:
     return kind
 
 
-def verify(envelope: Envelope, subject: str | None, verifier: Verifier, token_bytes_max: int) -> int:
-    """The caller's tier, once the token is good and everything that claims a company agrees with it."""
+def verify(envelope: Envelope, subject: str | None, verifier: Verifier, token_bytes_max: int, ended: bool) -> int:
+    """The caller's tier, once the token is good and everything that claims a company agrees with it.
+
+    ended: its token may have ended, because it was answered before and only fills windows again.
+    """
     token = envelope.token
     if len(token) > token_bytes_max:
         raise Refused(Reason.TOO_LARGE, f"the token has {len(token)} characters, at most {token_bytes_max} are taken")
-    claims = verifier.verify(token)
+    claims = verifier.verify(token, ended)
     if claims.company_id != envelope.company_id:
         raise Refused(Reason.TENANT_MISMATCH, "company_id differs from the token's; send with a token of that company")
     if claims.user_id != envelope.user_id:

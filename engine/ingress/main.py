@@ -148,7 +148,6 @@ class Ingress:
             self.turns.soon()
 
     def take(self, raw: bytes, subject: str | None, bus: Bus) -> None:
-        """One message and its turn, at once."""
         self._enter(raw, subject, bus)
         for worker in range(len(self.queues)):
             self.pump(worker)
@@ -162,7 +161,8 @@ class Ingress:
         try:
             envelope = admission.decode(raw, self.settings.limits.message_bytes)
             kind = admission.check_names(envelope)
-            tier = admission.verify(envelope, subject, self.verifier, self.settings.limits.token_bytes)
+            ended, bytes_max = place is not None and place.answered, self.settings.limits.token_bytes
+            tier = admission.verify(envelope, subject, self.verifier, bytes_max, ended)
         except Exception as error:
             if not isinstance(error, Refused):  # a fault of ours, which must not hide the message
                 self.child.log.exception("a message could not be read")

@@ -98,8 +98,13 @@ class Intake:
             if count == 0:
                 return False
             if not int(self.shared.kafka[0]["partitions"]):
-                for partition in range(count):
-                    self._begin_cold(consumer, partition)
+                places = [TopicPartition(kafka.FEATURES_TOPIC, each) for each in range(count)]
+                commits = consumer.committed(places, timeout=REQUEST_S)
+                is_new = all(each.offset < 0 for each in commits)
+                begins = [(each.partition, self._begin_cold(consumer, each, is_new)) for each in commits]
+                marks = [_mark(partition, begin, begin) for partition, begin in begins if commits[partition].offset < 0]
+                if marks:  # in one request: a group that has some of them is not new
+                    consumer.commit(offsets=marks, asynchronous=False)
                 self.shared.kafka[0]["partitions"] = count
             count = int(self.shared.kafka[0]["partitions"])
             rows = self.shared.partitions
@@ -112,15 +117,15 @@ class Intake:
         self.child.log.info("kafka: reads %d partitions of %s", count, kafka.FEATURES_TOPIC)
         return True
 
-    def _begin_cold(self, consumer: Consumer, partition: int) -> None:
-        """No process of this engine read this partition before."""
+    def _begin_cold(self, consumer: Consumer, found: TopicPartition, is_new: bool) -> int:
+        """Where to begin with a partition that no process of this engine read. `found`: its commit; `is_new`: the group
+        has none for any partition."""
+        partition = found.partition
         place = TopicPartition(kafka.FEATURES_TOPIC, partition)
         low, high = consumer.get_watermark_offsets(place, timeout=REQUEST_S)
-        found = consumer.committed([place], timeout=REQUEST_S)[0]
         row = self.shared.partitions[partition]
-        if found.offset < 0:  # what was there before this group is not its business
-            commit = begin = high
-            consumer.commit(offsets=[_mark(partition, high, high)], asynchronous=False)
+        if found.offset < 0:  # what was there before this group is not its business; else the topic grew without it
+            commit = begin = high if is_new else low
         else:
             commit = min(found.offset, high)
             begin = min(max(_rewind(found), low), commit) if found.offset >= low else low
@@ -137,6 +142,7 @@ class Intake:
         row["noted_end"], row["answered"] = high, commit
         row["settled"] = row["done"] = row["rewind"] = begin
         row["placed"] = begin
+        return begin
 
     def _partitions(self, consumer: Consumer, admin: AdminClient) -> int:
         """How many the features topic has; topics that are missing are made where that is allowed."""

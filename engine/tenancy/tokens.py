@@ -125,18 +125,21 @@ class Verifier:
         self._told = ""
         return False
 
-    def verify(self, token: str) -> Claims:
-        """The claims of a good token; Refused, with one wording for whatever is wrong with any other."""
+    def verify(self, token: str, ended: bool = False) -> Claims:
+        """The claims of a good token; Refused, with one wording for whatever is wrong with any other.
+
+        ended: of a message that was answered before, so that its token may have ended meanwhile.
+        """
         if len(token) > self.token_bytes_max or not token.isascii():
             raise _unauthenticated()
         name = hashlib.sha256(token.encode("ascii")).digest()
         found = self._remembered.get(name)
         if found is not None and self._monotonic() < found[1]:
             claims = found[0]
-            if claims.not_before_unix <= self._clock() < claims.expires_unix:
+            if claims.not_before_unix <= self._clock() and (ended or self._clock() < claims.expires_unix):
                 return claims
         self._remembered.pop(name, None)
-        claims = self._verified(token)
+        claims = self._verified(token, ended)
         self._remembered[name] = (claims, self._monotonic() + REMEMBERED_S)
         if len(self._remembered) > REMEMBERED_MAX:
             self._remembered.popitem(last=False)
@@ -150,14 +153,14 @@ class Verifier:
         self._told = ""
         self._remembered.clear()
 
-    def _verified(self, token: str) -> Claims:
+    def _verified(self, token: str, ended: bool) -> Claims:
         self.signatures_checked += 1
         try:
             claims = read_claims(self._payload(token), self.auth.audience, self.auth.issuer)
         except (_NotValid, ValueError):
             raise _unauthenticated() from None  # parts of the token stand in the cause: none of it gets into a log
         now_unix = self._clock()
-        if now_unix >= claims.expires_unix:
+        if now_unix >= claims.expires_unix and not ended:
             raise Refused(
                 Reason.EXPIRED_TOKEN, "the token of this message has expired; get a new one and send the message again"
             )

@@ -10,6 +10,7 @@ from engine.contract import names
 from engine.contract.ml.envelope_pb2 import MLProcessingEnvelope
 from engine.contract.names import Bus, Kind, Reason
 from engine.ingress.main import Ingress
+from engine.ingress.offsets import Place
 from engine.shared import Count, Shared, ring_bell
 from tests.ingress.role import SUBJECT, opened, reported, settings_for, signed
 from tests.ingress.stand import EPOCH, SMALL, Sender, everything, sent_now, vector
@@ -72,6 +73,19 @@ def test_a_report_names_what_was_claimed_where_it_can_be_a_name(ingress: Ingress
     ingress.take(signed(sent_now(company_id="a.b", service_source="feed-0", sequence=7), ""), None, Bus.LOCAL)
     ((_, _, *names),) = reported(ingress.shared)
     assert names == ["", "feed-0", EPOCH, 7]
+
+
+@pytest.mark.parametrize(("answered", "told"), [(True, []), (False, ["expired_token"])])
+def test_a_record_that_was_answered_before_needs_no_token_that_still_lasts(
+    ingress: Ingress, token: str, answered: bool, told: list[str]
+) -> None:
+    ingress.verifier._clock = lambda: time.time() + 86_400
+    place = Place(end=8, partition=0, offset=3, answered=answered)
+    ingress._enter(signed(sent_now(), token), SUBJECT, Bus.KAFKA, place)
+    assert [report[0] for report in reported(ingress.shared)] == told
+    assert ingress.queues[0].count == (not told)
+    ingress._enter(signed(sent_now(sequence=2), token), SUBJECT, Bus.NATS)
+    assert [report[0] for report in reported(ingress.shared)][-1] == "expired_token", "it is not remembered for others"
 
 
 def test_a_name_that_is_too_long_is_not_kept() -> None:

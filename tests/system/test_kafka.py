@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions
 
 from engine.contract.ml.envelope_pb2 import MLProcessingEnvelope
 from tests.system.kafka import Broker, kafka_broker
@@ -124,6 +125,32 @@ def test_a_new_start_answers_what_was_not_answered_and_repeats_nothing(folder: P
                 statuses[envelope.message_type] += 1
             assert set(wire.answered(stream).values()) == {1}
             assert statuses == {"ml_inference": 30}
+            assert again.stop() == 0
+
+
+def test_partitions_that_came_while_nobody_was_there_are_read_from_their_beginning(
+    folder: Path, issuer: Issuer
+) -> None:
+    with kafka_broker() as broker, wired(broker) as wire:
+        old, new = stream_of(issuer, "dune"), stream_of(issuer, "fern")
+        with engine_with(folder, issuer, broker) as engine:
+            engine.wait_ready()
+            wire.send(old, message(old))
+            wire.flush()
+            wire.until_answered(old, 1)
+            assert engine.stop() == 0
+        count = len(wire.consumer.list_topics(FEATURES, timeout=10).topics[FEATURES].partitions)
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+        admin.create_partitions([NewPartitions(FEATURES, count + 1)])[FEATURES].result(20)
+        with wired(broker) as later:  # which knows the partitions that there are now
+            for _ in range(5):
+                later.producer.produce(FEATURES, message(new), "fern/feed", partition=count)
+            later.flush()
+        with engine as again:
+            again.wait_ready()
+            wire.until_answered(new, 5)
+            wire.read()
+            assert set(wire.answered(old).values()) == {1}
             assert again.stop() == 0
 
 
