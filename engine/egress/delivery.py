@@ -179,9 +179,18 @@ class Delivery:
         self._on_kafka.extend(each for each in self.kafka.empty() if not each.done)
 
     def move_unconfirmed(self) -> None:
-        """`failover`: what NATS does not confirm in time goes over Kafka, under the same name."""
-        kafka = self.kafka
-        if kafka is None or kafka.both or not kafka.takes:
+        """Over the other bus, under the same name: what a Kafka that is away was left with, what NATS is late with."""
+        nats, kafka = self.nats, self.kafka
+        if nats is None or kafka is None:
+            return
+        if nats.takes and not kafka.is_up:
+            left = [
+                each for each in self._on_kafka if not each.done and each.nats_connection not in (0, nats.connection)
+            ]
+            for pending in left:
+                pending.nats_connection = 0
+            self._send_again(left)
+        if kafka.both or not kafka.takes:
             return
         late_ns = time.monotonic_ns() - limits.NATS_CONFIRM_LIMIT_MS * 1_000_000
         for pending in self._unconfirmed:
@@ -207,15 +216,16 @@ class Delivery:
             return
         self._unconfirmed = [pending for pending in self._unconfirmed if pending.nats_connection == connection]
         on_kafka = self.kafka is not None and self.kafka.is_up
-        again = []
         for pending in lost:
             if pending.local_sent:
                 self._finish(pending)
-            elif not (on_kafka and pending.kafka_end > 0):
-                again.append(pending)
-        self.counters[Count.RESENT] += len(again)
-        self._put_back(again)
-        self.wake()
+        self._send_again([each for each in lost if not each.done and not (on_kafka and each.kafka_end > 0)])
+
+    def _send_again(self, pendings: list[Pending]) -> None:
+        if pendings:
+            self.counters[Count.RESENT] += len(pendings)
+            self._put_back(pendings)
+            self.wake()
 
     def _put_back(self, pendings: list[Pending]) -> None:
         if pendings:
@@ -302,16 +312,14 @@ class Delivery:
         """A host with the local bus alone, where nobody of the company read in time."""
         if self.nats is not None or self.kafka is not None:
             return False
-        head = pending.gathered.record.head
-        if time.monotonic_ns() <= head["deadline_ns"]:
-            return False
-        self.counters[Count.UNREAD] += 1
-        return True
+        late = time.monotonic_ns() > pending.gathered.record.head["deadline_ns"]
+        self.counters[Count.UNREAD] += late
+        return late
 
     def _note_sent(self, pending: Pending, answer: Answer) -> None:
-        now, gathered = time.monotonic_ns(), pending.gathered
+        now = time.monotonic_ns()
         if pending.sent_ns == 0:
-            for stage, ns in gathered.spans_ns(now):
+            for stage, ns in pending.gathered.spans_ns(now):
                 self._stages[stage].record(ns)
             self.counters[Count.SENT] += 1
             self.counters[Count.SENT_BYTES] += len(answer.body)

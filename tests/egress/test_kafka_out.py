@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -86,6 +87,47 @@ def test_an_answer_is_done_when_kafka_confirmed_it_and_not_before(
         assert done(shared, 1, 2, 3)
         assert shared.answers[0].tail == 3
         assert [name.name.rsplit("/", 1)[-1] for name, _ in desk.nats.outbox] == ["1", "2", "3"]  # for its return
+
+    run(main())
+
+
+class Link:
+    """A NATS link that is there, until told otherwise; it keeps the names of what it was given."""
+
+    client = SimpleNamespace(max_payload=1 << 20)
+
+    def __init__(self) -> None:
+        self.is_up, self.connections = True, 1
+        self.names: list[str] = []
+
+    def publish(self, subject: str, body: bytes, name: str) -> None:
+        self.names.append(name.rsplit("/", 1)[-1])
+
+
+def test_what_nats_left_to_kafka_goes_over_nats_again_where_kafka_went_away_too(
+    shared: Shared, stand: Stand, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        link = Link()
+        desk = desk_with(shared, tmp_path, both=True, link=link)
+        kafka_is(shared, BusState.UP)
+        take(stand, Sender(), 2)
+        answer(shared)
+        await desk.pass_on()
+        link.is_up = False
+        desk.delivery.connection_lost()
+        await desk.pass_on()
+        link.is_up, link.connections = True, 2
+        desk.delivery.move_unconfirmed()
+        await desk.pass_on()
+        assert link.names == ["1", "2"], "it is on its way to Kafka"
+        kafka_is(shared, BusState.DOWN)
+        for _ in range(2):
+            desk.delivery.move_unconfirmed()
+            await desk.pass_on()
+        assert link.names == ["1", "2"] * 2
+        assert [pending.nats_connection for pending in desk.delivery._unconfirmed] == [2, 2]
+        assert published(shared) == ["1", "2"]
 
     run(main())
 
