@@ -5,6 +5,7 @@ only when Kafka confirmed it (acks=all), or will never take it, which is told an
 """
 
 import json
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from engine.child import Child
 from engine.shared import EGRESS, Count
 
 LOOK_MS = 200  # how often the client tells which brokers are up
+AGAIN_S = 1.0  # after a broker did not take a record that it may take later
+NEVER = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD)  # it will not take this one
 
 
 @dataclass(slots=True)
@@ -23,7 +26,8 @@ class Sent:
     """A record on its way."""
 
     end: int
-    confirmed: bool = False
+    confirmed: bool = False  # or never will be
+    failed: bool = False  # and is sent again, with all that was sent after it
 
 
 class Outlet:
@@ -37,6 +41,8 @@ class Outlet:
         self.position = self.ring.tail  # what a predecessor sent and was not confirmed is sent again
         self.up = False
         self._sent: deque[Sent] = deque()
+        self._failing = False  # until all that is on its way was heard of
+        self._again_s = 0.0  # nothing is sent before
 
     @property
     def unconfirmed(self) -> bool:
@@ -60,7 +66,8 @@ class Outlet:
 
     def turn(self) -> None:
         """Sends what is new, hears what was confirmed."""
-        for output in kafka.outputs(self.ring, self.position):
+        waits = self._failing or time.monotonic() < self._again_s
+        for output in () if waits else kafka.outputs(self.ring, self.position):
             sent = Sent(output.end)
             headers: Any = [(kafka.NAME_HEADER, output.name.encode())] if output.name else []
             try:
@@ -78,26 +85,35 @@ class Outlet:
         if end >= 0:
             self.ring.release(end)
             self.child.shared.bells[EGRESS.row].ring()
+        if self._failing and all(each.failed or each.confirmed for each in self._sent):
+            self._failing = False
+            self._sent.clear()
+            self.position, self._again_s = self.ring.tail, time.monotonic() + AGAIN_S
 
     def close(self) -> None:
         self.producer.poll(0)
 
     def _heard(self, sent: Sent) -> Any:
         def heard(error: KafkaError | None, message: Any) -> None:
-            sent.confirmed = True
             if error is None:
+                sent.confirmed = True
                 self.counters[Count.KAFKA_PUBLISHED] += 1
                 return
             if error.fatal():
                 raise RuntimeError(f"kafka: {error.str()}; a new producer sends again what was not confirmed")
-            self.counters[Count.KAFKA_REFUSED] += 1
-            self.child.log.error("kafka will not take %d bytes for %s: %s", len(message), message.topic(), error.str())
+            sent.confirmed, sent.failed = error.code() in NEVER, error.code() not in NEVER
+            self.counters[Count.KAFKA_REFUSED] += sent.confirmed
+            if sent.failed and self._failing:
+                return  # told of the first
+            self._failing |= sent.failed
+            will = "does not take" if sent.failed else "will not take"
+            self.child.log.error("kafka %s %d bytes for %s: %s", will, len(message), message.topic(), error.str())
 
         return heard
 
     def _look(self, text: str) -> None:
         brokers = json.loads(text)["brokers"].values()
-        up = any(each["state"] == "UP" for each in brokers)
+        up = any(each["state"] == "UP" for each in brokers) and not self._failing
         if up != self.up:
             self.up = up
             self.child.log.log(20 if up else 30, "kafka is %s for writing", "up" if up else "away")
