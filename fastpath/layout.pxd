@@ -317,7 +317,8 @@ cdef struct child_row:                  # writer: the child, but for `seat` and 
     uint64_t seat                       # supervisor: worker index + 1; 0: stand by
     uint64_t order                      # supervisor: ORDER_*
     uint64_t gpu                        # GPU_*
-    uint64_t _free[2]
+    uint64_t left_out                   # a bit for each version that this worker could not load
+    uint64_t _free
 
 cdef struct supervisor_board:           # writer: supervisor
     uint64_t state                      # ENGINE_*

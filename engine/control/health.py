@@ -72,6 +72,7 @@ def _slight(shared: Shared, settings: Settings) -> list[str]:
     if shared.children[WATCH.row]["counters"][Count.TAPE_STUCK]:
         reasons.append("the tape cannot be written")
     reasons += [f"{name} runs its models on the processor: its GPU is away" for name in without_gpu(shared)]
+    reasons += [f"model {name} could not be loaded: its fallback answers" for name in left_out(shared)]
     unserved = shared.workers - len(served(shared))
     if unserved:
         reasons.append(f"{unserved} of {shared.workers} workers away")
@@ -97,6 +98,14 @@ def without_gpu(shared: Shared) -> list[str]:
     """Names of ready workers that the processor stands in for their GPU."""
     ready = [seat for seat in worker_seats(shared) if life(shared, seat) is Life.READY]
     return [seat.name for seat in ready if int(shared.children[seat.row]["gpu"]) == Gpu.AWAY]
+
+
+def left_out(shared: Shared) -> list[str]:
+    """Names of shared models whose newest version some ready worker could not load."""
+    ready = [
+        int(shared.children[seat.row]["left_out"]) for seat in worker_seats(shared) if life(shared, seat) is Life.READY
+    ]
+    return [name for name, row in versions(shared).items() if any(mask >> row & 1 for mask in ready)]
 
 
 def ready(shared: Shared, settings: Settings, now_ns: int) -> bool:
@@ -149,9 +158,10 @@ def body(
     now: datetime,
 ) -> dict[str, Any]:
     """The JSON of `/health`, in the contract's order."""
+    missing = left_out(shared)
     models = {
         f"model_{name}": {
-            "status": OF_BREAKER[breaker].value,
+            "status": Health.UNHEALTHY.value if name in missing else OF_BREAKER[breaker].value,
             "version": shared.versions[versions(shared)[name]]["version"].decode(),
             "breaker": word(breaker),
         }

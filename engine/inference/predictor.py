@@ -94,6 +94,8 @@ class Predictor:
         self._settle()  # a model may have been left out
         self._bounds = self._bounds_by_plan()
         self._in_row(child)
+        missing = (row for rows in self._rows.values() for row in rows if row not in self.models)
+        child["left_out"] = sum(1 << row for row in missing if row not in (self._book.vote, self._book.baseline))
         self._breakers = Breakers(self.versions, self.child)
         log.info("models and kernels run once in %.1f s", time.monotonic() - began)
 

@@ -34,6 +34,13 @@ def gpu(seat, now):
     return change
 
 
+def without(seat, versions):
+    def change(shared):
+        shared.children[seat.row]["left_out"] = versions
+
+    return change
+
+
 def bus(field, seat, now):
     def change(shared):
         shared.children[seat.row][field] = now
@@ -129,6 +136,16 @@ STATES = {
         gpu(worker_seat(1), Gpu.AWAY),
         Health.DEGRADED,
         ("worker-1 runs its models on the processor: its GPU is away",),
+    ),
+    "a model that a worker could not load": (
+        both(without(worker_seat(1), 0b10), without(worker_seat(0), 0)),
+        Health.DEGRADED,
+        ("model xgboost_direction could not be loaded: its fallback answers",),
+    ),
+    "a model that a dead worker could not load": (
+        both(without(worker_seat(1), 0b10), life(worker_seat(1), Life.DYING)),
+        Health.DEGRADED,
+        ("worker-1 is dying", "1 of 2 workers away"),
     ),
     "a GPU in use": (gpu(worker_seat(1), Gpu.IN_USE), Health.HEALTHY, ()),
     "a breaker open": (breaker(1, Breaker.OPEN), Health.DEGRADED, ("breaker of xgboost_direction is open",)),

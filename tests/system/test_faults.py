@@ -230,4 +230,6 @@ def test_a_model_whose_bytes_changed_is_left_out_and_its_fallback_answers(folder
         assert members == [("basic_lstm", False), ("baseline", True)]
         assert f"model simple_pattern {artefact.parent.name} is left out, its fallback answers: " in engine.log()
         assert "sha256" in engine.log()
+        health = engine.health()
+        assert (health["status"], health["model_simple_pattern"]["status"]) == ("degraded", "unhealthy")
         assert engine.stop() == 0
