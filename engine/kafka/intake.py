@@ -101,8 +101,11 @@ class Intake:
                 places = [TopicPartition(kafka.FEATURES_TOPIC, each) for each in range(count)]
                 commits = consumer.committed(places, timeout=REQUEST_S)
                 is_new = all(each.offset < 0 for each in commits)
-                begins = [(each.partition, self._begin_cold(consumer, each, is_new)) for each in commits]
-                marks = [_mark(partition, begin, begin) for partition, begin in begins if commits[partition].offset < 0]
+                marks = []
+                for found in commits:
+                    begin = self._begin_cold(consumer, found, is_new)
+                    if found.offset < 0:
+                        marks.append(_mark(found.partition, begin, begin))
                 if marks:  # in one request: a group that has some of them is not new
                     consumer.commit(offsets=marks, asynchronous=False)
                 self.shared.kafka[0]["partitions"] = count
