@@ -4,7 +4,8 @@ Owns the keys in force and the memory of good tokens; ingress, egress and contro
 `Verifier`. Reads the key source that `[auth]` names; writes nothing. What must stay true: only the
 configuration chooses algorithms; nothing of a token but its header is parsed before its signature
 holds; a token counts from `nbf` to `exp` to the second, with no leeway, and at most 60 s after it
-was last verified (one of a message that was answered before may have ended, because it only fills windows again); when the keys change, every token is verified anew; strangers learn one sentence.
+was last verified; only that of a message that was answered before may have ended, because it fills
+windows again and no more; when the keys change, every token is verified anew; strangers learn one sentence.
 """
 
 import hashlib
