@@ -12,25 +12,30 @@ import orjson
 
 
 class Json(logging.Formatter):
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self.process = process
+
     def format(self, record: logging.LogRecord) -> str:
         line = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
-            "process": record.name,
+            "process": self.process,
             "pid": record.process,
             "message": record.getMessage(),
         }
+        if record.name != self.process:
+            line["logger"] = record.name
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return orjson.dumps(line).decode()
 
 
 def open_log(process: str) -> logging.Logger:
-    """The logger of this process. Libraries' warnings go the same way."""
+    """The logger of this process. Warnings of libraries and of other modules go the same way, under its name."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        logging.Formatter("%(asctime)s %(levelname)-7s %(name)-10s %(message)s") if sys.stderr.isatty() else Json()
-    )
+    line = f"%(asctime)s %(levelname)-7s {process:<10} %(message)s"
+    handler.setFormatter(logging.Formatter(line) if sys.stderr.isatty() else Json(process))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)

@@ -28,6 +28,7 @@ def run(child: Child) -> int:
     predictor.load()
     if device is not None:
         child.row[0]["gpu"] = gpu_state(device)
+        child.log.info("%d of %d graphs run on GPU %d", device.placed, device.wanted, device.number)
     microbatch.warm(shared.requests[0].slots, shared.answers[0].slots)
     child.pulse(Phase.STANDBY)
     child.ready()

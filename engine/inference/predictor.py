@@ -60,13 +60,10 @@ class Predictor:
         self.max_batch = max_batch
         self.device = device
         self.models: dict[int, Model] = {}
-        self._ran_last: list[
-            tuple[int, Model, list[int]]
-        ] = []  # version, and the last of the microbatch's slots for it
+        self._ran_last: list[tuple[int, Model, list[int]]] = []  # version, and its last slot of the microbatch
 
     def load(self) -> None:
         """Reads, checks and runs every model, and compiles or loads every kernel by running it."""
-        began = time.monotonic()
         self._rows = rows_by_id(self.versions)
         for built_in in (VOTE, BASELINE):
             if built_in not in self._rows:
@@ -84,8 +81,6 @@ class Predictor:
         self._extras, self._cross_asset = constants.plan_table(self.plans, self._groups)
         self._bounds = self._bounds_by_plan()
         self._answers = self._windows = np.empty(0)
-        log.info("models opened in %.1f s", time.monotonic() - began)
-        began = time.monotonic()
         # It counts for no breaker, and the row goes on saying that this process is loading.
         child = self.child
         self._in_row(np.zeros_like(child))
@@ -97,7 +92,6 @@ class Predictor:
         missing = (row for rows in self._rows.values() for row in rows if row not in self.models)
         child["left_out"] = sum(1 << row for row in missing if row not in (self._book.vote, self._book.baseline))
         self._breakers = Breakers(self.versions, self.child)
-        log.info("models and kernels run once in %.1f s", time.monotonic() - began)
 
     def _in_row(self, child: np.ndarray) -> None:
         """From here on this is the row that says what is in hand; its words are looked up once."""
@@ -107,7 +101,6 @@ class Predictor:
     def _open(self, row: int, model_id: str) -> None:
         """A version that cannot be used is told and left out; its fallback answers."""
         version = self.versions["version"][row].decode()
-        began = time.monotonic()
         try:
             manifest = read_manifest(self.store / model_id / version)
             if manifest.sha256.encode() != self.versions["sha256"][row]:
@@ -121,7 +114,6 @@ class Predictor:
             log.error("model %s %s is left out, its fallback answers: %s", model_id, version, error)
             return
         self.models[row] = model
-        log.info("model %s %s opened in %.2f s", model_id, version, time.monotonic() - began)
 
     def _bounds_by_plan(self) -> np.ndarray:
         bounds = constants.no_bounds()

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from engine import limits
+from engine.inference.microbatch import cut
 from engine.inference.predictor import Predictor
 from engine.inference.windows import enter
 from tests.inference.conftest import MAX_BATCH, answer
@@ -43,8 +45,9 @@ def busy_market(rng: np.random.Generator, count: int) -> Market:
     return market
 
 
-def die_within(predictor: Predictor, slots: np.ndarray, first: int, size: int, window: np.ndarray, how: str) -> None:
-    """What a worker that dies in its next microbatch leaves behind."""
+def die_within(predictor: Predictor, slots: np.ndarray, first: int, most: int, window: np.ndarray, how: str) -> None:
+    """What a worker that dies in its next microbatch, of so many slots at most, leaves behind."""
+    size = cut(slots, first, most, limits.STEPS_SPARE, np.zeros(most, "u4"), np.zeros(most, "i8"))
     if how == "after entering":
         predictor._view(slots, predictor._answers, window)
         verdicts = np.ones(size, "u1")
@@ -78,7 +81,7 @@ def test_slots_taken_again_after_a_death_give_the_same_bytes(predictor, seed):
             largest=int(rng.integers(1, MAX_BATCH + 1)),
         )
         position = published
-        lost = min(int(rng.integers(1, 12)), count - position)  # well below the steps that a window has to spare
+        lost = min(int(rng.integers(1, MAX_BATCH + 1)), count - position)
         if lost:
             die_within(
                 predictor, slots, position, lost, window, str(rng.choice(["after entering", "before publishing"]))

@@ -46,9 +46,9 @@ class Worker:
         while position < count:
             size = min(chance.randint(1, MAX_BATCH), count - position)
             fate = chance.random()
-            if fate < 0.2:  # well below the steps that a window has to spare
+            if fate < 0.2:
                 how = chance.choice(("after entering", "before publishing"))
-                die_within(self.predictor, self.slots, position, min(size, 12), self.window, how)
+                die_within(self.predictor, self.slots, position, size, self.window, how)
             if fate < 0.1:
                 self.restart()
             answer(

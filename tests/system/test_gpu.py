@@ -48,5 +48,5 @@ def test_with_a_gpu_an_engine_answers_and_tells_of_its_memory(engine, issuer, na
     until(lambda: engine.health()["status"] == "healthy", 60, "the spare has loaded, too")
     health = engine.health()
     assert len(health["gpu_memory"]) >= len(GPUS)
-    assert "model cnn_patterns 1.8 runs on GPU " in engine.log()
+    assert f"2 of 2 graphs run on GPU {GPUS[0]}" in engine.log()
     assert engine.metric("tickpath_gpu_away") == 0

@@ -121,7 +121,6 @@ class Session:
             return
         self._graph = graph
         device.placed += 1
-        log.info("model %s runs on GPU %d", self.manifest.name, device.number)
 
     def _differ(self, graph: DeviceGraph) -> None:
         """Unfit where some made-up rows are answered otherwise than by the processor."""
