@@ -44,13 +44,13 @@ cdef class Lanes:
     cdef int64_t[::1] columns
     cdef bint bound
     cdef bint picked                    # columns are not all of a row in their order
-    cdef const float[:, :, ::1] rows
-    cdef const float[:, ::1] closing
-    cdef const int64_t[::1] key
-    cdef const uint32_t[::1] generation
-    cdef const int64_t[::1] step
-    cdef double[:, ::1] plain
-    cdef double[:, ::1] chances
+    cdef const float[:, :, :] rows
+    cdef const float[:, :] closing
+    cdef const int64_t[:] key
+    cdef const uint32_t[:] generation
+    cdef const int64_t[:] step
+    cdef double[:, :] plain
+    cdef double[:, :] chances
     cdef float *_floats(self, long count)
     cdef void _answer(self, long i) noexcept nogil
     cdef const float *_picked_rows(self, const float *rows, long count, float *to) noexcept nogil

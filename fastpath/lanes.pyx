@@ -98,6 +98,9 @@ cdef class Lanes:
                              f"found {np.shape(plain)[1:]} and {np.shape(chances)[1:]}")
         if {len(each) for each in (key, generation, step, plain, chances)} != {len(rows)}:
             raise ValueError(f"bind: expected {len(rows)} slots in every array")
+        for each in (rows, closing, plain, chances):
+            if np.ndim(each) > 1 and not np.asarray(each)[:1].flags.c_contiguous:
+                raise ValueError("bind: expected what belongs to a slot in one piece, found strides within it")
         self.bound = False
         self.picked = columns.tolist() != list(range(features))
         self.rows, self.columns, self.closing, self.key = rows, columns, closing, key

@@ -92,14 +92,14 @@ cdef class Trees:
     cdef double[::1] values
     cdef list arrays                    # what the pointers point into
     cdef bint bound
-    cdef const float[:, ::1] columns
+    cdef const float[:, :] columns
     cdef const int64_t[::1] chosen
     cdef double slope
     cdef const double[::1] bias
-    cdef const uint8_t[::1] plan
+    cdef const uint8_t[:] plan
     cdef uint8_t[::1] has_values        # of each slot, whether its chances were explained
-    cdef double[:, ::1] chances
-    cdef float[:, ::1] shap
+    cdef double[:, :] chances
+    cdef float[:, :] shap
 
     def __init__(self, trees, of_class, base, long inputs, long tables_bytes=TABLES_BYTES_MAX,
                  bint portable=False):
@@ -212,12 +212,15 @@ cdef class Trees:
                              f"{self.inputs + 1} values, found {len(bias)}, {found[1]} and {np.shape(shap)[1]}")
         if {len(each) for each in (plan, chances, shap)} != {len(columns)}:
             raise ValueError(f"bind: expected {len(columns)} slots in every array")
+        for each in (columns, chances, shap):
+            if not np.asarray(each)[:1].flags.c_contiguous:
+                raise ValueError("bind: expected what belongs to a slot in one piece, found strides within it")
         self.bound = False
         self.columns, self.chosen, self.slope, self.bias = columns, chosen, slope, bias
         self.plan, self.chances, self.shap, self.has_values = plan, chances, shap, np.zeros(len(plan), np.uint8)
         self.bound = True
 
-    def run(self, list slots not None, const uint8_t[::1] explained not None):
+    def run(self, list slots not None, const uint8_t[:] explained not None):
         """Answers these slots of the bound arrays; explained: by plan, whether the likeliest class is explained."""
         cdef long i
         for i in slots:

@@ -1,10 +1,10 @@
-"""The arrays of one microbatch: what the kernels hand to the models, and the models to the ensemble.
+"""The records of one microbatch: what the kernels hand to the models, and the models to the ensemble.
 
-Owns their shapes; each worker allocates one set at its start and fills it again for each microbatch.
-What must stay true: row i of every array belongs to slot i of the microbatch, whatever the others are.
+Owns their layout; each worker allocates one set at its start and fills it again for each microbatch.
+What must stay true: record i belongs to slot i of the microbatch, whatever the others are.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -32,70 +32,72 @@ answer_dtype = kernel_dtype(layout.answer_slot_dtype)
 entry_dtype = kernel_dtype(layout.window_entry_dtype)
 
 
-class Batch(NamedTuple):
+class Records:
+    """Records in one piece of memory, and each of their fields as an array of its own.
+
+    A kernel takes `records`, because an array costs it a part of a microsecond and a cache line or two; who asks
+    about one field takes that. What belongs to one slot lies together, because a microbatch of one is the usual one.
+    """
+
+    dtype: ClassVar[np.dtype]
+
+    def __init__(self, count: int) -> None:
+        self.records = np.zeros(count, self.dtype)
+        for name in self.dtype.names or ():
+            setattr(self, name, self.records[name])
+
+    def __getattr__(self, name: str) -> np.ndarray:
+        raise AttributeError(f"{type(self).__name__} has no {name!r}")
+
+
+def record(*fields: tuple) -> np.dtype:
+    return np.dtype(list(fields), align=True)
+
+
+class Batch(Records):
     """What is known of each slot before any model runs."""
 
-    predicts: np.ndarray  # 1: the models are to answer
-    key: np.ndarray  # row of the windows; -1: an outside slot, whose window is its own
-    generation: np.ndarray  # of that row
-    plan: np.ndarray  # row of the plan table; a tier's own is its number
-    step: np.ndarray  # of its minute; of an outside slot, the step that its minute would have had
-    depth: np.ndarray  # closed steps before it that can be read
-    opened: np.ndarray  # 1: this slot began its step's entry
-    flags: np.ndarray
-    entry: np.ndarray  # its minute as this slot left it, before any later one
-    rows: np.ndarray  # (slots, minutes, features): the closed minutes, then the open one
-    closing: np.ndarray  # (slots, features): the open minute as the next one will see it, if no vector comes between
-    path: np.ndarray  # (slots, minutes): closed mids, oldest first
-    columns: np.ndarray  # (slots, columns): for trees
-    extra: np.ndarray  # (slots, extra): the company's own numbers; NaN where there are none
-    pairs: np.ndarray  # scratch of the trend
+    dtype = record(
+        ("predicts", "u1"),  # 1: the models are to answer
+        ("plan", "u1"),  # row of the plan table; a tier's own is its number
+        ("opened", "u1"),  # 1: this slot began its step's entry
+        ("generation", "u4"),  # of the row of the windows
+        ("flags", "u4"),
+        ("key", "i8"),  # row of the windows; -1: an outside slot, whose window is its own
+        ("step", "i8"),  # of its minute; of an outside slot, the step that its minute would have had
+        ("depth", "i8"),  # closed steps before it that can be read
+        ("entry", entry_dtype),  # its minute as this slot left it, before any later one
+        ("columns", "f4", COLUMNS),  # for trees
+        ("extra", "f4", layout.extra_max),  # the company's own numbers; NaN where there are none
+        ("path", "f8", IMAGE_MINUTES),  # closed mids, oldest first
+        ("closing", "f4", FEATURES),  # the open minute as the next one will see it, if no vector comes between
+        ("rows", "f4", (LSTM_MINUTES + 1, FEATURES)),  # the closed minutes, then the open one
+    )
 
 
-class Output(NamedTuple):
+class Output(Records):
     """What the models said."""
 
-    version: np.ndarray  # (slots, roles and the ensemble): row of the version table
-    who: np.ndarray  # (slots, roles and the ensemble): MASKED, MODEL, SUBSTITUTE or NOBODY
-    move: np.ndarray  # (slots, horizons): median, in sigma sqrt(h)
-    rise: np.ndarray  # (slots, horizons): chance of a rise, given a move
-    pattern: np.ndarray  # (slots, patterns): chance that its rule holds
-    direction: np.ndarray  # (slots, 3): sell, hold, buy
-    shap: np.ndarray  # (slots, features and the bias)
-    final: np.ndarray  # (slots, 3): sell, hold, buy, by an ensemble model
+    dtype = record(
+        ("version", "i4", ROLES + 1),  # by role, the ensemble the last: row of the version table
+        ("who", "u1", ROLES + 1),  # MASKED, MODEL, SUBSTITUTE or NOBODY
+        ("move", "f8", layout.horizons),  # median, in sigma sqrt(h)
+        ("rise", "f8", layout.horizons),  # chance of a rise, given a move
+        ("pattern", "f8", layout.patterns_max),  # chance that its rule holds
+        ("direction", "f8", 3),  # sell, hold, buy
+        ("final", "f8", 3),  # sell, hold, buy, by an ensemble model
+        ("shap", "f4", layout.shap_max),  # features and the bias
+    )
 
 
 def new_batch(slots: int) -> Batch:
-    return Batch(
-        predicts=np.zeros(slots, "u1"),
-        key=np.full(slots, -1, "i8"),
-        generation=np.zeros(slots, "u4"),
-        plan=np.zeros(slots, "u1"),
-        step=np.zeros(slots, "i8"),
-        depth=np.zeros(slots, "i8"),
-        opened=np.zeros(slots, "u1"),
-        flags=np.zeros(slots, "u4"),
-        entry=np.zeros(slots, entry_dtype),
-        rows=np.zeros((slots, LSTM_MINUTES + 1, FEATURES), "f4"),
-        closing=np.zeros((slots, FEATURES), "f4"),
-        path=np.zeros((slots, IMAGE_MINUTES)),
-        columns=np.zeros((slots, COLUMNS), "f4"),
-        extra=np.full((slots, layout.extra_max), np.nan, "f4"),
-        pairs=np.zeros(PAIRS_MAX),
-    )
+    batch = Batch(slots)
+    batch.key[:], batch.extra[:] = -1, np.nan
+    return batch
 
 
 def new_output(slots: int) -> Output:
-    return Output(
-        version=np.zeros((slots, ROLES + 1), "i4"),
-        who=np.zeros((slots, ROLES + 1), "u1"),
-        move=np.zeros((slots, layout.horizons)),
-        rise=np.zeros((slots, layout.horizons)),
-        pattern=np.zeros((slots, layout.patterns_max)),
-        direction=np.zeros((slots, 3)),
-        shap=np.zeros((slots, layout.shap_max), "f4"),
-        final=np.zeros((slots, 3)),
-    )
+    return Output(slots)
 
 
 @kernel

@@ -23,20 +23,10 @@ RANGE_OF = f": of {', '.join(FEATURE_NAMES)} and sigma, in this order, whatever 
 
 
 def new_book(versions: int, vote: int, baseline: int) -> Book:
-    patterns = layout.patterns_max
-    return Book(
-        q=np.full((versions, layout.horizons), BASE_Q),
-        weight=np.zeros(versions),
-        touch=np.full(versions, 1.0 - BASE_RATES[1]),
-        side=np.ones(versions),
-        label_rates=np.broadcast_to(BASE_RATES, (versions, 3, 3)).copy(),
-        rise_rates=np.full((versions, 3), 0.5),
-        touch_bias=np.zeros((versions, patterns)),
-        touch_slope=np.ones(versions),
-        shap_count=np.zeros(versions, "i8"),
-        vote=vote,
-        baseline=baseline,
-    )
+    book = Book(versions, vote, baseline)
+    book.q[:], book.touch[:], book.label_rates[:], book.rise_rates[:] = BASE_Q, 1.0 - BASE_RATES[1], BASE_RATES, 0.5
+    book.side[:] = book.touch_slope[:] = 1.0
+    return book
 
 
 def _numbers(
@@ -91,7 +81,7 @@ def no_bounds() -> np.ndarray:
 
 def plan_table(plans: np.ndarray, groups: Sequence[Group]) -> tuple[Extras, np.ndarray]:
     """What each plan gets, and whether correlations reach its models."""
-    extras = Extras(*(np.zeros(len(plans), "u1") for _ in Extras._fields))
+    extras = Extras(len(plans))
     cross_asset = np.zeros(len(plans), "u1")
     for row in np.flatnonzero(plans["taken"]):
         plan = PLANS[Tier(int(plans["tier"][row]))]

@@ -7,8 +7,6 @@ those of the direction sum to one, a price lies within its interval, a member th
 minutes yet is left out and never guessed.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 from engine.contract.names import HORIZON_MINUTES
@@ -16,6 +14,7 @@ from engine.contract.names import HORIZON_MINUTES
 # isort: off
 from engine.inference.batch import (
     DIRECTION, ENSEMBLE, IMAGE_MINUTES, MASKED, MODEL, NOBODY, PASS, PATTERN, PRICE, ROLES, SUBSTITUTE,
+    Records, record,
 )  # fmt: skip
 
 # isort: on
@@ -43,29 +42,30 @@ FAR = 1.0  # of a predicted log return: only absurd prices come near it, and the
 TREND_FULL = 4.0  # standard deviations of the slope at which a trend's strength is 1
 
 
-class Book(NamedTuple):
-    """Constants of each version, from its manifest, by row of the version table."""
+class Book(Records):
+    """Constants of each version, from its manifest, by row of the version table; rows of the vote and the baseline."""
 
-    q: np.ndarray  # (versions, horizons)
-    weight: np.ndarray  # in a vote
-    touch: np.ndarray  # that the 15-minute label is not HOLD, as price models take it
-    side: np.ndarray  # slope from a price model's logit of a rise in 15 minutes to that of BUY, given a touch
-    label_rates: np.ndarray  # (versions, 3, 3): of sell, hold, buy on the label, given the pattern's signal
-    rise_rates: np.ndarray  # (versions, 3): chance that the next minute rises, given the pattern's signal
-    touch_bias: np.ndarray  # (versions, patterns): added to a random walk's log odds of touching the target
-    touch_slope: np.ndarray  # (versions,): by which those are multiplied before
-    shap_count: np.ndarray  # features and the bias; 0: none
-    vote: int
-    baseline: int
+    dtype = record(
+        ("q", "f8", HORIZONS),
+        ("weight", "f8"),  # in a vote
+        ("touch", "f8"),  # that the 15-minute label is not HOLD, as price models take it
+        ("side", "f8"),  # slope from a price model's logit of a rise in 15 minutes to that of BUY, given a touch
+        ("label_rates", "f8", (3, 3)),  # of sell, hold, buy on the label, given the pattern's signal
+        ("rise_rates", "f8", 3),  # chance that the next minute rises, given the pattern's signal
+        ("touch_bias", "f8", PATTERNS),  # added to a random walk's log odds of touching the target
+        ("touch_slope", "f8"),  # by which those are multiplied before
+        ("shap_count", "i8"),  # features and the bias; 0: none
+    )
+
+    def __init__(self, versions: int, vote: int, baseline: int) -> None:
+        super().__init__(versions)
+        self.vote, self.baseline = vote, baseline
 
 
-class Extras(NamedTuple):
-    """What each plan gets, by its row."""
+class Extras(Records):
+    """What each plan gets, by its row; `stacked`: an ensemble model is to decide, else the vote is."""
 
-    horizons: np.ndarray
-    direction: np.ndarray
-    importance: np.ndarray
-    stacked: np.ndarray  # 1: an ensemble model is to decide; else the vote is
+    dtype = record(("horizons", "u1"), ("direction", "u1"), ("importance", "u1"), ("stacked", "u1"))
 
 
 @kernel
@@ -89,10 +89,10 @@ def _head(slot, answer, position, taken_ns):
 
 
 @kernel
-def _price(i, answer, entry, log_q, book, output, horizons):
+def _price(answer, entry, log_q, book, said, horizons):
     """Medians and intervals; `entry` keeps those of a model, whatever the tier may see of them."""
-    nobody = output.who[i, PRICE] == NOBODY or output.who[i, PRICE] == MASKED
-    version = output.version[i, PRICE]
+    nobody = said.who[PRICE] == NOBODY or said.who[PRICE] == MASKED
+    version = said.version[PRICE]
     answer.horizon_count = horizons
     for h in range(HORIZONS):
         sd = entry.sigma * ROOTS[h] * 1e-4
@@ -101,8 +101,8 @@ def _price(i, answer, entry, log_q, book, output, horizons):
             entry.predicted[h], entry.half[h] = np.nan, np.nan
             wide = half * WIDER
         else:
-            price = entry.mid * np.exp(min(max(output.move[i, h] * sd, -FAR), FAR))
-            rise, half = output.rise[i, h], book.q[version, h] * np.exp(log_q[h]) * sd * entry.mid
+            price = entry.mid * np.exp(min(max(said.move[h] * sd, -FAR), FAR))
+            rise, half = said.rise[h], book[version].q[h] * np.exp(log_q[h]) * sd * entry.mid
             entry.predicted[h], entry.half[h] = price, half
             wide = half
         if h < horizons:
@@ -115,30 +115,30 @@ def _price(i, answer, entry, log_q, book, output, horizons):
 
 
 @kernel
-def _patterns(i, answer, batch, book, output):
+def _patterns(answer, own, book, said):
     """The shown ones, the likeliest first; it decides the signal."""
     answer.pattern_signal = HOLD
-    if output.who[i, PATTERN] == MASKED or output.who[i, PATTERN] == NOBODY:
+    if said.who[PATTERN] == MASKED or said.who[PATTERN] == NOBODY:
         return
     answer.has_pattern = 1
     count = 0
     for k in range(PATTERNS):
-        if output.pattern[i, k] > PATTERN_SHOWN:
+        if said.pattern[k] > PATTERN_SHOWN:
             at = count
-            while at > 0 and output.pattern[i, k] > output.pattern[i, answer.pattern_type[at - 1] - 1]:
+            while at > 0 and said.pattern[k] > said.pattern[answer.pattern_type[at - 1] - 1]:
                 answer.pattern_type[at] = answer.pattern_type[at - 1]
                 at -= 1
             answer.pattern_type[at] = k + 1
             count += 1
     answer.pattern_count = count
     if count > 0:
-        _targets(i, answer, batch, book, output.version[i, PATTERN], output.pattern[i])
+        _targets(answer, own, book[said.version[PATTERN]], said.pattern)
 
 
 @kernel
-def _targets(i, answer, batch, book, version, chances):
+def _targets(answer, own, version, chances):
     """What the shown patterns point to, from each one's own geometry."""
-    path, mid, sigma = batch.path[i], batch.entry[i].mid, batch.entry[i].sigma
+    path, mid, sigma = own.path, own.entry.mid, own.entry.sigma
     level, smooth, places = np.empty(IMAGE_MINUTES), np.empty(IMAGE_MINUTES), np.empty(IMAGE_MINUTES, np.int64)
     scale(path, level)
     smoothed(level, smooth)
@@ -149,7 +149,7 @@ def _targets(i, answer, batch, book, version, chances):
         way, height, span = shape_of(k, level, smooth, places, turned)
         answer.pattern_probability[n] = chances[k]
         answer.pattern_chance[n] = touch_chance(
-            book.touch_bias[version, k], book.touch_slope[version], height * reach, span, mid, sigma
+            version.touch_bias[k], version.touch_slope, height * reach, span, mid, sigma
         )
         answer.pattern_minutes[n] = span
         answer.pattern_target[n] = max(mid + way * height * reach, 0.0)
@@ -159,13 +159,13 @@ def _targets(i, answer, batch, book, version, chances):
 
 
 @kernel
-def _direction(i, answer, book, output, importance):
-    if output.who[i, DIRECTION] == MASKED:
+def _direction(answer, book, said, importance):
+    if said.who[DIRECTION] == MASKED:
         return
     answer.has_direction = 1
-    nobody = output.who[i, DIRECTION] == NOBODY
-    version = output.version[i, DIRECTION]
-    sell, buy = output.direction[i, 0], output.direction[i, 2]
+    nobody = said.who[DIRECTION] == NOBODY
+    version = said.version[DIRECTION]
+    sell, buy = said.direction[0], said.direction[2]
     if nobody:
         sell, buy = BASE_RATES[0], BASE_RATES[2]
     hold = max(1.0 - sell - buy, 0.0)
@@ -176,9 +176,9 @@ def _direction(i, answer, book, output, importance):
     answer.direction_confidence = max(sell, hold, buy)
     answer.direction_version = version
     if importance != 0 and not nobody:
-        answer.shap_count = book.shap_count[version]
-        for n in range(book.shap_count[version]):
-            answer.shap[n] = output.shap[i, n]
+        answer.shap_count = book[version].shap_count
+        for n in range(book[version].shap_count):
+            answer.shap[n] = said.shap[n]
 
 
 @kernel
@@ -189,31 +189,30 @@ def tempered(chance, slope):
 
 
 @kernel
-def _opinion(i, role, answer, book, output, chances):
+def _opinion(role, answer, version, said, chances):
     """A member's sell, hold, buy chances on the 15-minute label, or on the next minute's sign (free tier)."""
-    version = output.version[i, role]
     near = answer.tier == 1
     chances[:] = BASE_RATES
     if near:
         chances[0], chances[1], chances[2] = 0.5 - UNMOVED / 2, UNMOVED, 0.5 - UNMOVED / 2
-    if output.who[i, role] == NOBODY:
+    if said.who[role] == NOBODY:
         return HOLD
     if role == PRICE:
-        rise = output.rise[i, 0]
+        rise = said.rise[0]
         if not near:
-            chances[1] = 1.0 - book.touch[version]
-            rise = tempered(output.rise[i, 2], book.side[version])
+            chances[1] = 1.0 - version.touch
+            rise = tempered(said.rise[2], version.side)
         moves = 1.0 - chances[1]
         chances[0], chances[2] = (1.0 - rise) * moves, rise * moves
     elif role == DIRECTION:
-        chances[:] = output.direction[i]
+        chances[:] = said.direction
     else:
         signal = answer.pattern_signal
         if near:
-            rise = book.rise_rates[version, signal - 1]
+            rise = version.rise_rates[signal - 1]
             chances[0], chances[2] = (1.0 - rise) * (1.0 - UNMOVED), rise * (1.0 - UNMOVED)
         else:
-            chances[:] = book.label_rates[version, signal - 1]
+            chances[:] = version.label_rates[signal - 1]
         return signal
     if not near and chances[1] >= max(chances[0], chances[2]):
         return HOLD
@@ -221,21 +220,21 @@ def _opinion(i, role, answer, book, output, chances):
 
 
 @kernel
-def _vote(i, answer, book, output, chances, total):
+def _vote(answer, book, vote, baseline, said, chances, total):
     """The members' chances, weighted; who is masked or stood in for by the baseline has no weight."""
     total[:] = 0.0
     weights, count, answered = 0.0, 0, 0
     for role in range(ROLES):
-        if output.who[i, role] == MASKED or (role == DIRECTION and answer.has_direction == 0):
+        if said.who[role] == MASKED or (role == DIRECTION and answer.has_direction == 0):
             continue
-        nobody = output.who[i, role] == NOBODY
-        signal = _opinion(i, role, answer, book, output, chances)
-        version = book.baseline if nobody else output.version[i, role]
-        weight = 0.0 if nobody else book.weight[version]
+        nobody = said.who[role] == NOBODY
+        signal = _opinion(role, answer, book[said.version[role]], said, chances)
+        version = baseline if nobody else said.version[role]
+        weight = 0.0 if nobody else book[version].weight
         answer.contribution_version[count] = version
         answer.contribution_signal[count] = signal
         answer.contribution_confidence[count] = chances[signal - 1]
-        answer.contribution_fallback[count] = 1 if output.who[i, role] >= SUBSTITUTE else 0
+        answer.contribution_fallback[count] = 1 if said.who[role] >= SUBSTITUTE else 0
         answer.weight[count] = weight
         weights += weight
         total += weight * chances
@@ -244,14 +243,14 @@ def _vote(i, answer, book, output, chances, total):
     answer.contribution_count = count
     answer.model_count = answered
     if weights == 0.0:
-        answer.final_version = book.baseline
+        answer.final_version = baseline
         answer.ensemble_signal = HOLD
         answer.ensemble_confidence = UNMOVED if answer.tier == 1 else BASE_RATES[1]
         return
     total /= weights
     for n in range(count):
         answer.weight[n] /= weights
-    answer.final_version = book.vote
+    answer.final_version = vote
     signal = BUY if total[2] > total[0] else SELL
     if answer.tier != 1 and total[1] >= max(total[0], total[2]):
         signal = HOLD
@@ -261,24 +260,24 @@ def _vote(i, answer, book, output, chances, total):
 
 
 @kernel
-def _stack(i, answer, book, output):
+def _stack(answer, said):
     """The ensemble model's decision in place of the vote's, or the vote's own, marked as standing in.
 
     Whoever decides is the last contribution; it has no weight, since it takes no part in the vote.
     """
     count = answer.contribution_count
     answer.contribution_fallback[count] = 1
-    if output.who[i, ENSEMBLE] == MODEL or output.who[i, ENSEMBLE] == SUBSTITUTE:
-        sell, hold, buy = output.final[i, 0], output.final[i, 1], output.final[i, 2]
+    if said.who[ENSEMBLE] == MODEL or said.who[ENSEMBLE] == SUBSTITUTE:
+        sell, hold, buy = said.final[0], said.final[1], said.final[2]
         signal = BUY if buy > sell else SELL
         if hold >= max(sell, buy):
             signal = HOLD
-        answer.final_version = output.version[i, ENSEMBLE]
+        answer.final_version = said.version[ENSEMBLE]
         answer.model_count += 1
         answer.ensemble_signal = signal
-        answer.ensemble_confidence = output.final[i, signal - 1]
+        answer.ensemble_confidence = said.final[signal - 1]
         answer.ensemble_score = buy - sell
-        answer.contribution_fallback[count] = 1 if output.who[i, ENSEMBLE] == SUBSTITUTE else 0
+        answer.contribution_fallback[count] = 1 if said.who[ENSEMBLE] == SUBSTITUTE else 0
     answer.contribution_version[count] = answer.final_version
     answer.contribution_signal[count] = answer.ensemble_signal
     answer.contribution_confidence[count] = answer.ensemble_confidence
@@ -292,25 +291,25 @@ def _trend(answer, trend):
 
 
 @kernel
-def _status(i, extras, plan, output):
+def _status(gets, said):
     status = OK
     for role in range(ROLES + 1):
-        if (role == DIRECTION and extras.direction[plan] == 0) or (role == ENSEMBLE and extras.stacked[plan] == 0):
+        if (role == DIRECTION and gets.direction == 0) or (role == ENSEMBLE and gets.stacked == 0):
             continue
-        if output.who[i, role] == MASKED:
+        if said.who[role] == MASKED:
             return WARMING
-        if output.who[i, role] >= SUBSTITUTE:
+        if said.who[role] >= SUBSTITUTE:
             status = DEGRADED
     return status
 
 
 @kernel
 def combine(requests, mask, first, count, verdicts, windows, answers, raw_answers, answer_mask, answer_first, taken_ns,
-            batch, output, book, extras):  # fmt: skip
+            batch, output, book, vote, baseline, extras):  # fmt: skip
     """Each slot's answer, in slot order, because a slot's intervals follow from predictions before it."""
     log_q, chances, total = np.zeros(HORIZONS), np.zeros(3), np.zeros(3)
     for i in range(count):
-        slot = requests[(first + i) & mask]
+        slot, own, said = requests[(first + i) & mask], batch[i], output[i]
         at = (answer_first + i) & answer_mask
         raw_answers[at, :] = 0
         answer = answers[at]
@@ -318,33 +317,32 @@ def combine(requests, mask, first, count, verdicts, windows, answers, raw_answer
         if verdicts[i] == PASS:
             continue
         entries = windows[slot.key]
-        step, depth = batch.step[i], batch.depth[i]
-        own = entries[step & MASK]
+        step, depth = own.step, own.depth
+        kept, entry = entries[step & MASK], own.entry
         if slot.outside:
             offsets_at(entries, step, depth, log_q)
         else:
-            if batch.opened[i] != 0:
+            if own.opened != 0:
                 begin_offsets(entries, step, depth, np.int64(slot.skipped))
-            log_q[:] = own.log_q
-        entry = batch.entry[i]
+            log_q[:] = kept.log_q
         answer.base_price = entry.mid
-        if batch.predicts[i] == 0:
+        if own.predicts == 0:
             answer.status = EXPIRED
             entry.predicted[:] = np.nan
             entry.half[:] = np.nan
         else:
-            plan = batch.plan[i]
-            answer.flags = batch.flags[i]
-            answer.status = _status(i, extras, plan, output)
-            _price(i, answer, entry, log_q, book, output, extras.horizons[plan])
-            _patterns(i, answer, batch, book, output)
-            if extras.direction[plan] != 0:
-                _direction(i, answer, book, output, extras.importance[plan])
-            _vote(i, answer, book, output, chances, total)
-            if extras.stacked[plan] != 0 and output.who[i, ENSEMBLE] != MASKED:
-                _stack(i, answer, book, output)
+            gets = extras[own.plan]
+            answer.flags = own.flags
+            answer.status = _status(gets, said)
+            _price(answer, entry, log_q, book, said, gets.horizons)
+            _patterns(answer, own, book, said)
+            if gets.direction != 0:
+                _direction(answer, book, said, gets.importance)
+            _vote(answer, book, vote, baseline, said, chances, total)
+            if gets.stacked != 0 and said.who[ENSEMBLE] != MASKED:
+                _stack(answer, said)
             _trend(answer, entry.trend)
         if not slot.outside:
             # An expired vector voids its minute's sample: what was predicted before it depends on when a worker died.
-            own.predicted[:] = entry.predicted
-            own.half[:] = entry.half
+            kept.predicted[:] = entry.predicted
+            kept.half[:] = entry.half

@@ -68,10 +68,10 @@ class Breakers:
 
     def __init__(self, versions: np.ndarray, child: np.ndarray) -> None:
         self._state, self._probe_worker, self._probe_number = (
-            versions[each] for each in ("breaker", "probe_worker", "probe_number")
+            versions[each].data for each in ("breaker", "probe_worker", "probe_number")
         )
         self._failures, self._successes, self._unsound, self._slow = (
-            child[each][0] for each in ("failures", "successes", "unsound", "slow")
+            child[each][0].data for each in ("failures", "successes", "unsound", "slow")
         )
         self._probes_used: dict[int, int] = {}
         self._watched: dict[int, int] = {}  # runs that are still timed by processor time
@@ -80,14 +80,14 @@ class Breakers:
 
     def allow(self, version: int, vectors: int) -> int:
         """How many of so many vectors the version may be asked about: all, none, or one as a probe."""
-        state = int(self._state[version])  # numpy compares its own numbers with an enum many times more slowly
+        state = self._state[version]
         if version == self.spared:
             return 0
         if state == Breaker.CLOSED:
             return vectors
         if state == Breaker.OPEN or self._probe_worker[version] + 1 != self._seat[0]:
             return 0
-        number = int(self._probe_number[version])
+        number = self._probe_number[version]
         if self._probes_used.get(version) == number:
             return 0
         self._probes_used[version] = number
@@ -96,7 +96,7 @@ class Breakers:
 
     def is_closed(self, version: int) -> bool:
         """Whether it may be run for nothing: neither suspect nor barred, and no probe."""
-        return version != self.spared and int(self._state[version]) == Breaker.CLOSED
+        return version != self.spared and self._state[version] == Breaker.CLOSED
 
     def began(self, version: int) -> int:
         """Processor time at a run's begin; -1 where nobody looks, because the look costs more than many a model."""
@@ -118,7 +118,7 @@ class Breakers:
         """Counts it; how many there were."""
         self._unsound[version] += unsound
         self._failures[version] += 1
-        return int(self._failures[version])
+        return self._failures[version]
 
     def succeeded(self, version: int) -> None:
         self._successes[version] += 1

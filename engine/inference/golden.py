@@ -77,7 +77,7 @@ def take(message: bytes, batch: Batch) -> None:
     fill_slot(slots[0], FeatureVectorBatch.FromString(message).feature_vectors[0])
     plans = np.ones(layout.plans_max, "u1")
     bounds = np.zeros((layout.plans_max, BOUNDS, 2))
-    enter(slots, 0, 0, 1, np.array([PREDICT], "u1"), windows, plans, bounds, batch)
+    enter(slots, 0, 0, 1, np.array([PREDICT], "u1"), windows, plans, bounds, batch.records)
 
 
 def outputs_of(model: Any, row: dict[str, Any], batch: Batch, output: Output) -> dict[str, np.ndarray]:

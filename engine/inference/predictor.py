@@ -77,6 +77,9 @@ class Predictor:
             for row in rows if model_id not in (VOTE, BASELINE) else ():
                 self._open(row, model_id)
         self._groups = groups(self.versions, self.plans)
+        self._of_plan = {
+            plan: [group for group in self._groups if plan in group.plans] for plan in range(len(self.plans))
+        }
         self._settle()
         self._extras, self._cross_asset = constants.plan_table(self.plans, self._groups)
         self._bounds = self._bounds_by_plan()
@@ -96,7 +99,9 @@ class Predictor:
     def _in_row(self, child: np.ndarray) -> None:
         """From here on this is the row that says what is in hand; its words are looked up once."""
         self.child = child
-        self._hand_model, self._phase, self._phase_ns = child["hand_model"], child["phase"], child["phase_ns"]
+        self._hand_model, self._phase, self._phase_ns = (
+            child[name].data for name in ("hand_model", "phase", "phase_ns")
+        )
 
     def _open(self, row: int, model_id: str) -> None:
         """A version that cannot be used is told and left out; its fallback answers."""
@@ -188,12 +193,15 @@ class Predictor:
         if requests is not self._requests or answers is not self._answers or windows is not self._windows:
             self._view(requests, answers, windows)
         slots, mask = self._request_view, len(requests) - 1
-        enter(slots, mask, first, count, verdicts, self._window_view, self._cross_asset, self._bounds, self._batch)
+        enter(
+            slots, mask, first, count, verdicts, self._window_view, self._cross_asset, self._bounds, self._batch.records
+        )
         self._run_models(count)
         combine(
             slots, mask, first, count, verdicts, self._window_view,
             self._answer_view, self._answer_bytes, len(answers) - 1, answer_first, taken_ns,
-            self._batch, self._output, self._book, self._extras,
+            self._batch.records, self._output.records, self._book.records, self._book.vote, self._book.baseline,
+            self._extras.records,
         )  # fmt: skip
 
     def rehearse(self, until: Callable[[], int]) -> None:
@@ -254,19 +262,15 @@ class Predictor:
         output.who[:count] = MASKED
         self._ran_last = []
         by_plan: dict[int, list[int]] = {}
-        for i, (predicts, plan) in enumerate(
-            zip(batch.predicts[:count].tolist(), batch.plan[:count].tolist(), strict=True)
-        ):
-            if predicts:
+        predicts, depth = batch.predicts[:count].tolist(), batch.depth[:count].tolist()
+        for i, plan in enumerate(batch.plan[:count].tolist()):
+            if predicts[i]:
                 by_plan.setdefault(plan, []).append(i)
-        ran = False
-        depth = batch.depth[:count].tolist()
-        for group in self._groups:
-            slots = [i for plan in group.plans for i in by_plan.get(plan, ())]
+        for group in self._of_plan.get(next(iter(by_plan)), ()) if len(by_plan) == 1 else self._groups:
+            slots = [i for plan in group.plans if plan in by_plan for i in by_plan[plan]]
             if slots:
                 self._answer(group, slots, depth)
-                ran = True
-        if ran:
+        if by_plan:
             self._in_hand(0, Phase.IDLE)
 
     def _answer(self, group: Group, slots: list[int], depth: list[int]) -> None:
@@ -277,18 +281,20 @@ class Predictor:
             who = self._output.who
             silent = [i for i in waiting if HEARD.isdisjoint(who[i, :ROLES].tolist())]
             self._spoke(silent, ENSEMBLE, self._book.vote, NOBODY)
-            waiting = [i for i in waiting if i not in silent]
+            waiting = [i for i in waiting if i not in silent] if silent else waiting
         for row in group.chain:
             model = self.models.get(row)
             if model is None or not waiting:
                 continue
-            able = [i for i in waiting if depth[i] >= self._minutes[row]]
+            minutes = self._minutes[row]
+            able = waiting if minutes <= needed else [i for i in waiting if depth[i] >= minutes]
             if self._own[row]:
                 able = self._not_barred(row, group.role, able)
-            able = able[: self._breakers.allow(row, len(able))] if able else able
+            allowed = self._breakers.allow(row, len(able)) if able else 0
+            able = able if allowed == len(able) else able[:allowed]
             if able and (answered := self._try(row, model, able)):
                 self._spoke(answered, group.role, row, MODEL if row == group.wanted else SUBSTITUTE)
-                waiting = [i for i in waiting if i not in answered]
+                waiting = [i for i in waiting if i not in answered] if len(answered) < len(waiting) else []
         self._spoke(waiting, group.role, self._book.baseline, NOBODY)
 
     def _spoke(self, slots: list[int], role: int, version: int, who: int) -> None:

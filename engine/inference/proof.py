@@ -55,7 +55,7 @@ def plain_input() -> tuple[Batch, Output]:
     slot["step"] = slot["depth"] = slot["history_count"] = layout.history_max
     slot["history"] = 1.0 + 1e-4 * np.sin(np.arange(layout.history_max))
     bounds = np.zeros((layout.plans_max, BOUNDS, 2))
-    enter(slots, 0, 0, 1, np.array([PREDICT], "u1"), windows, np.zeros(layout.plans_max, "u1"), bounds, batch)
+    enter(slots, 0, 0, 1, np.array([PREDICT], "u1"), windows, np.zeros(layout.plans_max, "u1"), bounds, batch.records)
     # An ensemble hears three members that know nothing.
     output.who[0, :ROLES], output.rise[0], output.direction[0] = MODEL, 0.5, 1.0 / 3.0
     return batch, output

@@ -11,7 +11,7 @@ gathered before the next slot of its key comes.
 
 import numpy as np
 
-from engine.inference.batch import COLUMNS, EXPIRED, IMAGE_MINUTES, LSTM_MINUTES, PASS
+from engine.inference.batch import COLUMNS, EXPIRED, IMAGE_MINUTES, LSTM_MINUTES, PAIRS_MAX, PASS
 from engine.inference.features import FEATURES, MASK, observe, settle, show_time
 from engine.inference.jit import kernel
 
@@ -107,29 +107,30 @@ def _place_outside(entries, slot, entry, pairs):
 
 
 @kernel
-def _gather(entries, step, depth, i, batch):
+def _gather(entries, step, depth, own):
     """The closed minutes, oldest first and the open one last, zeros where there are none."""
+    rows, path = own.rows, own.path
     for age in range(LSTM_MINUTES):
-        row = batch.rows[i, LSTM_MINUTES - 1 - age]
+        row = rows[LSTM_MINUTES - 1 - age]
         if age < depth:
             row[:] = entries[(step - 1 - age) & MASK].row
         else:
             row[:] = 0.0
-    batch.rows[i, LSTM_MINUTES, :] = batch.entry[i].row
+    rows[LSTM_MINUTES, :] = own.entry.row
     for age in range(IMAGE_MINUTES):
-        batch.path[i, IMAGE_MINUTES - 1 - age] = entries[(step - 1 - age) & MASK].mid if age < depth else np.nan
+        path[IMAGE_MINUTES - 1 - age] = entries[(step - 1 - age) & MASK].mid if age < depth else np.nan
 
 
 @kernel
-def _gather_columns(slot, cross_asset, i, batch):
+def _gather_columns(slot, cross_asset, own):
     """Inputs of trees; NaN where the producer or the tier has none."""
-    columns = batch.columns[i]
-    columns[:FEATURES] = batch.entry[i].row
-    columns[FEATURES] = batch.entry[i].trend
+    columns, extra = own.columns, own.extra
+    columns[:FEATURES] = own.entry.row
+    columns[FEATURES] = own.entry.trend
     columns[FEATURES + 1 : COLUMNS] = np.nan
-    batch.extra[i] = np.nan
+    extra[:] = np.nan
     for n in range(slot.extra_count):
-        batch.extra[i, n] = slot.extra[n]
+        extra[n] = slot.extra[n]
     count = slot.correlation_count
     if cross_asset == 0 or count == 0:
         return
@@ -159,47 +160,46 @@ def _unfamiliar(entries, step, depth, entry, bounds):
 
 @kernel
 def enter(requests, mask, first, count, verdicts, windows, cross_asset, bounds, batch):
-    """Each slot in its turn: into its window, then its inputs out of it.
+    """Each slot in its turn: into its window, then its inputs out of it, into its record of `batch`.
 
     `cross_asset` and `bounds` are by plan: whether correlations reach the models, and the range of
     each feature and of the volatility in training.
     """
-    nothing = np.full(6, np.nan)
+    nothing, pairs = np.full(6, np.nan), np.empty(PAIRS_MAX)
     for i in range(count):
-        slot = requests[(first + i) & mask]
-        batch.predicts[i] = 0
-        batch.opened[i] = 0
-        batch.plan[i] = slot.plan if slot.plan != 0 else min(slot.tier, 3)
-        batch.flags[i] = slot.flags
+        slot, own = requests[(first + i) & mask], batch[i]
+        own.predicts = 0
+        own.opened = 0
+        own.plan = slot.plan if slot.plan != 0 else min(slot.tier, 3)
+        own.flags = slot.flags
         if verdicts[i] == PASS:
             continue
         entries = windows[slot.key]
-        entry = batch.entry[i]
         step = np.int64(slot.step)
-        batch.generation[i] = slot.generation
+        own.generation = slot.generation
         if slot.outside:
-            batch.key[i] = -1
-            step, depth = _place_outside(entries, slot, entry, batch.pairs)
+            own.key = -1
+            step, depth = _place_outside(entries, slot, own.entry, pairs)
         else:
-            own = entries[step & MASK]
-            if slot.opens or own.stamp != stamp_of(slot.generation, step):
-                depth = _open(entries, slot, batch.pairs, nothing)
-                batch.opened[i] = 1
+            entry = entries[step & MASK]
+            if slot.opens or entry.stamp != stamp_of(slot.generation, step):
+                depth = _open(entries, slot, pairs, nothing)
+                own.opened = 1
             else:
                 depth = usable(entries, slot.generation, step, np.int64(slot.depth))
-            own.mid = slot.mid
-            own.spread = slot.spread
-            observe(entries, step, depth, own, slot.indicators)
-            batch.entry[i] = own
-            batch.key[i] = slot.key
-            batch.closing[i] = own.row
-        show_time(entry, slot.event_ns)
-        batch.step[i] = step
-        batch.depth[i] = depth
+            entry.mid = slot.mid
+            entry.spread = slot.spread
+            observe(entries, step, depth, entry, slot.indicators)
+            own.entry = entry
+            own.key = slot.key
+            own.closing[:] = entry.row
+        show_time(own.entry, slot.event_ns)
+        own.step = step
+        own.depth = depth
         if verdicts[i] == EXPIRED or slot.expired:
             continue
-        batch.predicts[i] = 1
-        _gather(entries, step, depth, i, batch)
-        _gather_columns(slot, cross_asset[batch.plan[i]], i, batch)
-        if _unfamiliar(entries, step, depth, entry, bounds[batch.plan[i]]):
-            batch.flags[i] = slot.flags | np.uint32(UNFAMILIAR)
+        own.predicts = 1
+        _gather(entries, step, depth, own)
+        _gather_columns(slot, cross_asset[own.plan], own)
+        if _unfamiliar(entries, step, depth, own.entry, bounds[own.plan]):
+            own.flags = slot.flags | np.uint32(UNFAMILIAR)

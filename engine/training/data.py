@@ -176,7 +176,7 @@ def walk(bars: Bars, scores: np.ndarray, seen: Drawn | None = None) -> dict[str,
     for first in range(0, count, CHUNK // 2):
         size = 2 * min(CHUNK // 2, count - first)
         step, depth = fill_slots(bars, scores, shown, first, slots[:size], step, depth)
-        enter(slots, CHUNK - 1, 0, size, verdicts, window, cross, bounds, batch)
+        enter(slots, CHUNK - 1, 0, size, verdicts, window, cross, bounds, batch.records)
         for name in ("rows", "path", "columns", "depth"):
             parts[name].append(getattr(batch, name)[:size:2].copy())
         for name in ("sigma", "mid"):

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from scipy.optimize import minimize
 from scipy.special import log_softmax, logit, softmax
 
-from engine.inference.batch import DIRECTION, MODEL, PATTERN, PRICE, ROLES, SUBSTITUTE
+from engine.inference.batch import DIRECTION, MODEL, PATTERN, PRICE, ROLES, SUBSTITUTE, new_output
 from engine.inference.ensemble import UNMOVED
 from engine.inference.models.stacker import FIRST_DIRECTION, FIRST_PATTERN, MEMBER_NAMES, MEMBERS, gather_members
 from engine.inference.predictor import Predictor
@@ -49,10 +49,11 @@ class Net(NamedTuple):
 
 def rows_of(said: Said) -> np.ndarray:
     out = np.zeros((len(said.minute), MEMBERS), "f4")
+    output = new_output(len(out))
+    for name in ("who", "move", "rise", "pattern", "direction"):
+        getattr(output, name)[:] = getattr(said, name)
     for n in range(len(out)):
-        gather_members(
-            said.who[n], said.move[n], said.rise[n], said.pattern[n], said.direction[n], said.trend[n], out[n]
-        )
+        gather_members(output.records[n], said.trend[n], out[n])
     return out
 
 

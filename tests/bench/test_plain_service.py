@@ -80,7 +80,7 @@ def test_models_see_the_same_numbers_as_in_the_engine(history, count):
     window = Window()
     slots = slots_of(made)
     for n, vector in enumerate(made):  # one by one: a microbatch takes fewer steps of a key than this
-        enter(slots, 31, n, 1, verdicts, windows, np.ones(4, "u1"), bounds, batch)
+        enter(slots, 31, n, 1, verdicts, windows, np.ones(4, "u1"), bounds, batch.records)
         plain = window.see(vector)
         np.testing.assert_allclose(plain.rows[0], batch.rows[0], rtol=1e-5, atol=1e-5, err_msg=f"vector {n}")
         np.testing.assert_allclose(plain.path, batch.path[0], rtol=1e-12)

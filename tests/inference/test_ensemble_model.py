@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from engine.contract.names import Signal, Status, Tier
-from engine.inference.batch import DIRECTION, ENSEMBLE, MASKED, MODEL, NOBODY, PATTERN, PRICE, SUBSTITUTE
+from engine.inference.batch import DIRECTION, ENSEMBLE, MASKED, MODEL, NOBODY, PATTERN, PRICE, SUBSTITUTE, new_output
 from engine.inference.models.stacker import FIRST_DIRECTION, FIRST_PATTERN, MEMBER_NAMES, MEMBERS, gather_members
 from tests.inference.conftest import answer
 from tests.inference.market import Market, walk, windows
@@ -116,11 +116,15 @@ def test_answers_do_not_depend_on_who_else_is_in_the_microbatch(predictor, stack
 
 def test_whoever_did_not_answer_is_nil_in_the_ensembles_row_whatever_stands_in_its_place():
     row = np.full(MEMBERS, 9.0, "f4")
-    junk = np.full(7, 0.7)
+    output = new_output(1)
+    for numbers in (output.move, output.rise, output.pattern, output.direction):
+        numbers[:] = 0.7
     for who in (MASKED, NOBODY):
-        gather_members(np.array([who] * 4, "u1"), junk[:4], junk[:4], junk, junk[:3], np.nan, row)
+        output.who[:] = who
+        gather_members(output.records[0], np.nan, row)
         assert not row.any()
-    gather_members(np.array([MODEL, SUBSTITUTE, MODEL, 0], "u1"), junk[:4], junk[:4], junk, junk[:3], 3.0, row)
+    output.who[:] = MODEL, SUBSTITUTE, MODEL, 0
+    gather_members(output.records[0], 3.0, row)
     masks = [MEMBER_NAMES.index(name) for name in ("price", "pattern", "direction")]
     assert masks == [0, FIRST_PATTERN - 1, FIRST_DIRECTION - 1]
     assert row[masks].tolist() == [1.0, 1.0, 1.0]

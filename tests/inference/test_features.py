@@ -146,4 +146,6 @@ def test_given_indicators_stand_in_for_computed_ones(predictor):
 
 def test_batch_arrays_hold_a_row_for_each_slot():
     batch = new_batch(5)
-    assert {len(getattr(batch, name)) for name in batch._fields if name != "pairs"} == {5}
+    assert {len(getattr(batch, name)) for name in batch.dtype.names} == {5}
+    batch.path[3, 7] = 1.5
+    assert batch.records[3]["path"][7] == 1.5

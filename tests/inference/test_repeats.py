@@ -53,7 +53,7 @@ def die_within(predictor: Predictor, slots: np.ndarray, first: int, most: int, w
         verdicts = np.ones(size, "u1")
         enter(
             predictor._request_view, len(slots) - 1, first, size, verdicts, predictor._window_view,
-            predictor._cross_asset, predictor._bounds, predictor._batch,
+            predictor._cross_asset, predictor._bounds, predictor._batch.records,
         )  # fmt: skip
     elif how == "before publishing":
         answer(predictor, slots, first + size, window, first=first)

@@ -45,7 +45,7 @@ def test_what_is_not_known_is_not_hidden():
     for at in (0, FIRST_DIRECTION, MEMBERS - 1):
         row = members(np.random.default_rng(82))
         row[at] = np.nan
-        stack(weights, row, FIRST_DIRECTION, hidden, out)
+        stack(*weights, row, FIRST_DIRECTION, hidden, out)
         assert np.isnan(out).all()
 
 

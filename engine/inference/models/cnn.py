@@ -8,7 +8,7 @@ the same path to the bit alone.
 import numpy as np
 
 from engine.errors import ModelError
-from engine.inference.batch import IMAGE_MINUTES, PATTERN, Batch, Output, are_chances
+from engine.inference.batch import IMAGE_MINUTES, PATTERN, Batch, Output, are_chances, record
 from engine.inference.image import PICTURES
 from engine.inference.jit import kernel
 from engine.inference.models.cuda import Device
@@ -16,23 +16,39 @@ from engine.inference.models.session import Session
 from engine.registry.manifest import Manifest
 from fastpath import layout
 
+Known = record(
+    ("there", "u1"),  # 1: the key has one
+    ("path", "i8", IMAGE_MINUTES),  # its bits, so that NaN is like NaN
+    ("pattern", "f8", layout.patterns_max),
+)
+
 
 @kernel
-def recall(known, paths, patterns, key, path, out):
+def recall(known, batch, output, i):
     """What was said of this path, if it is the key's last one to the bit. Whether it is."""
-    if key < 0 or key >= len(known) or known[key] == 0:
+    key = batch[i].key
+    if key < 0 or key >= len(known) or known[key].there == 0:
         return False
-    for n in range(len(path)):
-        if paths[key, n] != path[n]:
+    last, path = known[key].path, batch[i].path.view(np.int64)
+    for n in range(IMAGE_MINUTES):
+        if last[n] != path[n]:
             return False
-    out[:] = patterns[key]
+    output[i].pattern[:] = known[key].pattern
     return True
 
 
 @kernel
-def remember(known, paths, patterns, key, path, out):
-    if 0 <= key < len(known) and are_chances(out):
-        known[key], paths[key, :], patterns[key, :] = 1, path, out
+def remember(known, batch, output, i):
+    key = batch[i].key
+    if 0 <= key < len(known) and are_chances(output[i].pattern):
+        known[key].there = 1
+        known[key].path[:] = batch[i].path.view(np.int64)
+        known[key].pattern[:] = output[i].pattern
+
+
+@kernel
+def usable(output, i):
+    return are_chances(output[i].pattern)
 
 
 class PatternModel:
@@ -45,9 +61,7 @@ class PatternModel:
 
     def keep(self, keys: int) -> None:
         """Forgets all, and has room for so many keys: a path changes once a minute, vectors come more often."""
-        self._known = np.zeros(keys, "u1")
-        self._paths = np.zeros((keys, IMAGE_MINUTES), "i8")  # the bits, so that NaN is like NaN
-        self._patterns = np.zeros((keys, layout.patterns_max))
+        self._known = np.zeros(keys, Known)
 
     def open(self) -> None:
         features = list(self.manifest.features)
@@ -64,16 +78,16 @@ class PatternModel:
         self._session.place()
 
     def run(self, slots: list[int], batch: Batch, output: Output, importance: np.ndarray) -> None:
-        session, kept, paths = self._session, (self._known, self._paths, self._patterns), batch.path.view("i8")
+        session, known, given, said = self._session, self._known, batch.records, output.records
         for some in session.portions(slots):
-            asked = [i for i in some if not recall(*kept, batch.key[i], paths[i], output.pattern[i])]
+            asked = [i for i in some if not recall(known, given, said, i)]
             for n, i in enumerate(asked):
                 self._draw(batch.path[i], self._canvas[n])
             if asked:
                 session.run(len(asked))
             for n, i in enumerate(asked):
                 output.pattern[i] = session.out["pattern"][n]
-                remember(*kept, batch.key[i], paths[i], output.pattern[i])
+                remember(known, given, said, i)
 
     def sound(self, slots: list[int], output: Output) -> bool:
-        return all(are_chances(output.pattern[i]) for i in slots)
+        return all(usable(output.records, i) for i in slots)

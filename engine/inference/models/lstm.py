@@ -9,6 +9,7 @@ import numpy as np
 
 from engine.inference.batch import LSTM_MINUTES, PRICE, Batch, Output, are_chances, are_finite
 from engine.inference.features import FEATURE_NAMES
+from engine.inference.jit import kernel
 from engine.inference.models.cuda import Device
 from engine.inference.models.names import check_names
 from engine.inference.models.onnx_graph import Unfit
@@ -20,6 +21,11 @@ from fastpath.lanes import Lanes, block_bytes
 from fastpath.lstm import Network
 
 DIFFERENCE_MAX = 1e-5  # to ONNX Runtime, the oracle
+
+
+@kernel
+def usable(output, i):
+    return are_finite(output[i].move) and are_chances(output[i].rise)
 
 
 class PriceModel:
@@ -95,4 +101,4 @@ class PriceModel:
 
     def sound(self, slots: list[int], output: Output) -> bool:
         """Whether every number is finite and every chance one."""
-        return all(are_finite(output.move[i]) and are_chances(output.rise[i]) for i in slots)
+        return all(usable(output.records, i) for i in slots)

@@ -52,28 +52,39 @@ PROBES = 32  # rows
 
 
 @kernel
-def gather_members(who, move, rise, pattern, direction, trend, row):
+def gather_members(said, trend, row):
     """One slot's row for a stacker; nil is what stands for whoever did not answer."""
+    who = said.who
     row[:] = 0.0
     if who[PRICE] == MODEL or who[PRICE] == SUBSTITUTE:
         row[0] = 1.0
         for h in range(HORIZONS):
-            row[1 + h] = min(max(move[h], -MOVE_MAX), MOVE_MAX)
-            row[1 + HORIZONS + h] = rise[h] - 0.5
+            row[1 + h] = min(max(said.move[h], -MOVE_MAX), MOVE_MAX)
+            row[1 + HORIZONS + h] = said.rise[h] - 0.5
     if who[PATTERN] == MODEL or who[PATTERN] == SUBSTITUTE:
         row[FIRST_PATTERN - 1] = 1.0
-        row[FIRST_PATTERN : FIRST_PATTERN + PATTERNS] = pattern
+        row[FIRST_PATTERN : FIRST_PATTERN + PATTERNS] = said.pattern
     if who[DIRECTION] == MODEL or who[DIRECTION] == SUBSTITUTE:
         row[FIRST_DIRECTION - 1] = 1.0
-        row[FIRST_DIRECTION : FIRST_DIRECTION + 3] = direction
+        row[FIRST_DIRECTION : FIRST_DIRECTION + 3] = said.direction
     row[MEMBERS - 1] = min(max(trend, -TREND_MAX), TREND_MAX) if np.isfinite(trend) else 0.0
 
 
 @kernel
-def answer(i, who, move, rise, pattern, direction, trend, weights, row, hidden, final):
+def gather(batch, output, i, row):
+    gather_members(output[i], batch[i].entry.trend, row)
+
+
+@kernel
+def answer(batch, output, i, w1, b1, w2, b2, base, small, row, hidden):
     """One slot's chances."""
-    gather_members(who[i], move[i], rise[i], pattern[i], direction[i], trend[i], row)
-    stack(weights, row, FIRST_DIRECTION, hidden, final[i])
+    gather_members(output[i], batch[i].entry.trend, row)
+    stack(w1, b1, w2, b2, base, small, row, FIRST_DIRECTION, hidden, output[i].final)
+
+
+@kernel
+def usable(output, i):
+    return are_shares(output[i].final)
 
 
 class StackerModel:
@@ -105,7 +116,7 @@ class StackerModel:
         for _ in range(PROBES):
             self._row[:] = rng.normal(0.0, 1.0, MEMBERS)
             self._row[FIRST_DIRECTION - 1 : FIRST_DIRECTION + 3] = rng.integers(2), *rng.dirichlet((0.3, 0.3, 0.3))
-            stack(self._stack, self._row, FIRST_DIRECTION, self._hidden, own)
+            stack(*self._stack, self._row, FIRST_DIRECTION, self._hidden, own)
             try:
                 self._session.run()
             except Exception as error:  # a library's; the proof of a loaded version tells it
@@ -115,24 +126,17 @@ class StackerModel:
         return worst
 
     def run(self, slots: list[int], batch: Batch, output: Output, importance: np.ndarray) -> None:
-        trend = batch.entry["trend"]
         if self.unfit:
-            self._run_session(slots, trend, output)
+            self._run_session(slots, batch, output)
             return
         for i in slots:
-            answer(
-                i, output.who, output.move, output.rise, output.pattern, output.direction, trend, self._stack,
-                self._row, self._hidden, output.final,
-            )  # fmt: skip
+            answer(batch.records, output.records, i, *self._stack, self._row, self._hidden)
 
-    def _run_session(self, slots: list[int], trend: np.ndarray, output: Output) -> None:
+    def _run_session(self, slots: list[int], batch: Batch, output: Output) -> None:
         session = self._session
         for some in session.portions(slots):
             for n, i in enumerate(some):
-                gather_members(
-                    output.who[i], output.move[i], output.rise[i], output.pattern[i], output.direction[i], trend[i],
-                    session.feed[n],
-                )  # fmt: skip
+                gather(batch.records, output.records, i, session.feed[n])
             session.run(len(some))
             for n, i in enumerate(some):
                 output.final[i] = session.out["direction"][n]
@@ -141,10 +145,10 @@ class StackerModel:
         """One row of inputs as training and golden rows have it."""
         self._row[:] = members
         if not self.unfit:
-            stack(self._stack, self._row, FIRST_DIRECTION, self._hidden, final)
+            stack(*self._stack, self._row, FIRST_DIRECTION, self._hidden, final)
             return
         self._session.run()
         final[:] = self._session.out["direction"][0]
 
     def sound(self, slots: list[int], output: Output) -> bool:
-        return all(are_shares(output.final[i]) for i in slots)
+        return all(usable(output.records, i) for i in slots)

@@ -82,21 +82,21 @@ def _match(node: Node, op: str, own: tuple[str, ...], names: dict[str, str]) -> 
 
 
 @kernel
-def stack(weights, row, first, hidden, out):
+def stack(w1, b1, w2, b2, base, small, row, first, hidden, out):
     """Chances of sell, hold and buy."""
     for n in range(len(hidden)):
-        total = weights.b1[n]
+        total = b1[n]
         for m in range(len(row)):
-            total += row[m] * weights.w1[m, n]
+            total += row[m] * w1[m, n]
         hidden[n] = np.tanh(total)
     spoke, high = row[first - 1], -np.inf
     for k in range(3):
         chance = row[first + k]
-        if chance < weights.small:
-            chance = weights.small
-        total = np.log(chance) * spoke + (1.0 - spoke) * weights.base[k] + weights.b2[k]
+        if chance < small:
+            chance = small
+        total = np.log(chance) * spoke + (1.0 - spoke) * base[k] + b2[k]
         for n in range(len(hidden)):
-            total += hidden[n] * weights.w2[n, k]
+            total += hidden[n] * w2[n, k]
         out[k] = total
         high = max(high, total)
     total = 0.0
