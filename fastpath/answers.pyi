@@ -1,7 +1,11 @@
 from typing import Any
 
+from fastpath.ring import Ring
+
 class Answers:
     def __init__(self, slots: list[Any], expired: bool, late: bool, stream: str, engine_ms: float) -> None: ...
+
+def words(answers: Ring, position: int) -> tuple[int, int, int, int, int, int, int, int]: ...
 
 class Encoder:
     def __init__(

@@ -13,6 +13,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 
 from fastpath.layout cimport CONTRIBUTIONS_MAX, HORIZONS, PATTERNS_MAX, SHAP_MAX, SYMBOL_MAX, answer_slot
+from fastpath.ring cimport Ring
 from fastpath.wire cimport (
     wire_out, wire_put, wire_put_bytes, wire_put_double, wire_put_float, wire_put_message, wire_put_number,
 )
@@ -52,6 +53,16 @@ cdef const answer_slot *_slot(object held) except NULL:
     if size < sizeof(answer_slot):
         raise ValueError(f"an answer slot has {sizeof(answer_slot)} bytes, found {size}")
     return slot
+
+
+def words(Ring answers not None, uint64_t position):
+    """Of an answer's slot: its request, its place among its input's slots, how many these are, where the input's
+    record is, the input's position, when it was taken and answered, and its reason."""
+    if answers.unit_bytes < sizeof(answer_slot):
+        raise ValueError(f"an answer slot has {sizeof(answer_slot)} bytes, found {answers.unit_bytes}")
+    cdef const answer_slot *slot = <const answer_slot *> (
+        answers.data + (position & answers.mask) * answers.unit_bytes)
+    return (slot.request, slot.index, slot.count, slot.record, slot.input, slot.taken_ns, slot.answered_ns, slot.reason)
 
 
 cdef class Encoder:

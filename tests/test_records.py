@@ -19,7 +19,7 @@ def ring() -> ByteRing:
 
 
 def write(inputs: ByteRing, texts: list[str], decisions: np.ndarray, raw: bytes) -> int:
-    head = {"position": 7, "decisions": len(decisions), "epoch": 2**64 - 1}
+    head = records.Head(position=7, decisions=len(decisions), epoch=2**64 - 1)
     encoded, decided = [text.encode() for text in texts], decisions.tobytes()
     size = records.bytes_needed(decided, encoded, raw)
     position = inputs.claim(size)
@@ -45,9 +45,9 @@ def test_a_record_comes_out_as_it_went_in(texts: list[str], count: int, raw: byt
     found = records.read(inputs, write(inputs, texts, decisions, raw))
     assert [getattr(found, name) for name in records.TEXTS] == texts
     assert found.raw == raw
-    assert (int(found.head["position"]), int(found.head["epoch"])) == (7, 2**64 - 1)
+    assert (found.head.position, found.head.epoch) == (7, 2**64 - 1)
     assert found.decisions.tobytes() == decisions.tobytes()
-    assert int(found.head["bytes"]) % 8 == 0
+    assert found.head.bytes % 8 == 0
 
 
 def test_a_record_that_was_read_is_a_copy() -> None:
@@ -55,7 +55,7 @@ def test_a_record_that_was_read_is_a_copy() -> None:
     position = write(inputs, ["a"] * len(records.TEXTS), np.zeros(1, layout.vector_decision_dtype), b"raw")
     found = records.read(inputs, position)
     inputs.view(0, inputs.capacity)[:] = b"\xff" * inputs.capacity
-    assert (found.company, found.raw, int(found.head["position"])) == ("a", b"raw", 7)
+    assert (found.company, found.raw, found.head.position) == ("a", b"raw", 7)
 
 
 def test_raw_bytes_are_left_out_where_nobody_wants_them() -> None:
@@ -83,3 +83,34 @@ def test_lengths_that_do_not_fit_their_record_are_a_corrupt_arena(field: str, va
     assert str(caught.value) == (
         f"record at {position} of `inputs`: its parts take {end} bytes of {size}; the arena is corrupt"
     )
+
+
+def test_a_head_has_every_field_of_a_record_and_a_copy_is_its_own() -> None:
+    lengths = {"bytes", "raw_bytes", *(f"{name}_bytes" for name in records.TEXTS)}
+    fields = {name: n for n, name in enumerate(layout.input_record_dtype.names, 1) if name not in lengths}
+    fields["decisions"] = 0
+    head, inputs = records.Head(**fields), ring()
+    position = inputs.claim(records.bytes_needed(b"", [b""] * len(records.TEXTS), b""))
+    records.write(inputs.view(position, records.HEAD_BYTES), head, b"", [b""] * len(records.TEXTS), b"")
+    (written,) = np.frombuffer(inputs.view(position, records.HEAD_BYTES), layout.input_record_dtype)
+    read = records.read(inputs, position).head
+    assert {name: int(written[name]) for name in fields} == fields
+    assert {name: getattr(read, name) for name in fields} == fields
+    other = read.copy()
+    other.kind = 99
+    assert (read.kind, other.kind, other.sequence) == (fields["kind"], 99, fields["sequence"])
+
+
+@pytest.mark.parametrize(
+    ("texts", "raw", "told"),
+    [
+        ([b"x" * 65_536, *[b""] * 6], b"", "a record's text has 65535 bytes at most, found 65536"),
+        ([b""] * 6, b"", "a record has 7 texts, found 6"),
+        ([b""] * 7, b"x" * 9, f"a record of {records.HEAD_BYTES + 9} bytes does not fit the"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(texts: list[bytes], raw: bytes, told: str) -> None:
+    area = memoryview(bytearray(records.HEAD_BYTES + 8))
+    with pytest.raises(ValueError, match=told):
+        records.write(area, records.Head(), b"", texts, raw)
+    assert not any(area)

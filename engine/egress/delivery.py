@@ -85,7 +85,7 @@ class Delivery:
         if self._verdict(gathered.position) in FINISHED:
             pending.done = True
             self._release(gathered.worker)
-        elif gathered.record.head["expired"] == Expired.ANSWERED_BEFORE:
+        elif gathered.record.head.expired == Expired.ANSWERED_BEFORE:
             self._finish(pending)
         else:
             self.unsent.append(pending)
@@ -249,7 +249,7 @@ class Delivery:
             verdict = self._verdict(gathered.position)
             head = gathered.record.head
             if verdict == Verdict.NONE:
-                late = head["kind"] == Kind.VECTOR and time.monotonic_ns() > head["deadline_ns"]
+                late = head.kind == Kind.VECTOR and time.monotonic_ns() > head.deadline_ns
                 verdict = Verdict.EXPIRED if late else Verdict.SENDING
                 self._store(gathered.position, verdict)
                 self.counters[Count.EXPIRED_UNSENT] += late
@@ -261,7 +261,7 @@ class Delivery:
         try:
             answer = encode(slots, record, expired, self.versions, self.engine)
         except Exception:  # a fault of a worker's; it must not end everybody's answers
-            self.log.exception("input %d: its answer slots make no sense", record.head["position"])
+            self.log.exception("input %d: its answer slots make no sense", record.head.position)
             return self._encode_internal(record, "the engine could not word its answer; its operator has the details")
         if self.nats is not None and (beyond := self.nats.beyond_limit(answer)):
             size = len(answer.body) + HEADER_BYTES_MAX
@@ -312,7 +312,7 @@ class Delivery:
         """A host with the local bus alone, where nobody of the company read in time."""
         if self.nats is not None or self.kafka is not None:
             return False
-        late = time.monotonic_ns() > pending.gathered.record.head["deadline_ns"]
+        late = time.monotonic_ns() > pending.gathered.record.head.deadline_ns
         self.counters[Count.UNREAD] += late
         return late
 

@@ -77,13 +77,13 @@ def encode(slots: list[np.void], record: Record, expired: bool, versions: Versio
         The engine's `service_source`.
     """
     head = record.head
-    kind, epoch, sequence = head["kind"], head["epoch"], head["sequence"]
+    kind, epoch, sequence = head.kind, head.epoch, head.sequence
     subject, name = PREDICTIONS_SUBJECT, f"{engine}/{record.company}/{record.stream}/{epoch}/{sequence}"
     payload: bytes | Answers
     if kind == Kind.VECTOR:
-        engine_ms = (time.monotonic_ns() - head["received_ns"]) / 1e6
+        engine_ms = (time.monotonic_ns() - head.received_ns) / 1e6
         message_type = "ml_inference"
-        payload = Answers(slots, expired, bool(head["late"]), record.stream, engine_ms)
+        payload = Answers(slots, expired, bool(head.late), record.stream, engine_ms)
     elif kind == Kind.REJECTION:
         message_type, subject = "ml_rejection", REJECTIONS_SUBJECT
         payload = _rejection(record).SerializeToString()
@@ -99,17 +99,17 @@ def encode(slots: list[np.void], record: Record, expired: bool, versions: Versio
 def as_internal(record: Record, detail: str) -> Record:
     """The record of an input whose answer cannot be sent: a whole rejection in its place."""
     head = record.head.copy()
-    head["kind"], head["reason"] = Kind.REJECTION, Reason.INTERNAL
+    head.kind, head.reason = Kind.REJECTION, Reason.INTERNAL
     return record._replace(head=head, detail=detail)
 
 
 def _rejection(record: Record) -> Rejection:
     return Rejection(
-        code=Reason(record.head["reason"]).code,
+        code=Reason(record.head.reason).code,
         detail=record.detail,
         source_id=record.stream,
-        source_epoch=record.head["epoch"],
-        source_sequence=record.head["sequence"],
+        source_epoch=record.head.epoch,
+        source_sequence=record.head.sequence,
         company_id=record.company,
         verified=True,
     )

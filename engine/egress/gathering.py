@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine import records
+from engine.contract.names import Reason
 from engine.egress.encoding import Answer
 from engine.shared import Stage
+from fastpath.answers import words
 from fastpath.ring import ByteRing, Ring
 
 
@@ -21,7 +23,7 @@ class Gathered:
     """All answer slots of one input.
 
     `end` is the position after its last slot: the ring's tail once the input is done. `taken_ns` and `answered_ns` are
-    that slot's stamps.
+    that slot's stamps. poisoned: a slot of it killed workers.
     """
 
     worker: int
@@ -31,13 +33,14 @@ class Gathered:
     record: records.Record
     taken_ns: int
     answered_ns: int
+    poisoned: bool
 
     def spans_ns(self, sent_ns: int) -> tuple[tuple[Stage, int], ...]:
         """Where its time went, by its last slot's stamps. What ENGINE has beyond the others is the way to a worker."""
         return (
             (Stage.WORKER, self.answered_ns - self.taken_ns),
             (Stage.EGRESS, sent_ns - self.answered_ns),
-            (Stage.ENGINE, sent_ns - self.record.head["received_ns"]),
+            (Stage.ENGINE, sent_ns - self.record.head.received_ns),
         )
 
 
@@ -62,11 +65,8 @@ class Gatherer:
         self.ring = ring
         self.inputs = inputs
         self.cursor = ring.tail
-        self._words = [
-            ring.slots[name].data
-            for name in ("request", "index", "count", "record", "input", "taken_ns", "answered_ns")
-        ]
         self._parts: list[np.void] = []
+        self._poisoned = False
         self._last_request = -1
 
     def ready(self) -> bool:
@@ -76,9 +76,9 @@ class Gatherer:
         """Every input whose last slot was published."""
         ring = self.ring
         for _ in range(ring.peek(self.cursor)):
-            place = self.cursor & ring.mask
-            request, index, count, at, expected, taken_ns, answered_ns = [word[place] for word in self._words]
+            place = self.cursor
             self.cursor += 1
+            request, index, count, at, expected, taken_ns, answered_ns, reason = words(ring, place)
             if request <= self._last_request:
                 continue
             self._last_request = request
@@ -87,13 +87,14 @@ class Gatherer:
                     f"answer to request {request}: expected part {len(self._parts)} of its input, "
                     f"found {index}; the arena is corrupt"
                 )
-            self._parts.append(ring.slots[place])
+            self._parts.append(ring.slots[place & ring.mask])
+            self._poisoned = reason == Reason.POISON or (self._poisoned and index > 0)
             if len(self._parts) == count:
                 parts, self._parts = self._parts, []
                 record = records.read(self.inputs, at, whole=False)
-                found = record.head["position"]
+                found = record.head.position
                 if found != expected:
                     raise RuntimeError(
                         f"answer of input {expected} points at the record of {found}; the arena is corrupt"
                     )
-                yield Gathered(self.worker, self.cursor, expected, parts, record, taken_ns, answered_ns)
+                yield Gathered(self.worker, self.cursor, expected, parts, record, taken_ns, answered_ns, self._poisoned)

@@ -81,7 +81,7 @@ class Sequencer:
         self.tail_position = self.next_position
         for byte_position, _ in inputs.records(inputs.tail, inputs.head):
             record = records.read(inputs, byte_position)
-            position = record.head["position"]
+            position = record.head.position
             self.tail_position = min(self.tail_position, position)
             if position >= self.next_position:
                 self._publish_slots(record, byte_position)
@@ -114,18 +114,18 @@ class Sequencer:
         head = self._head(message, index, worker, arrival, missing)
         if message.kind == Kind.VECTOR:
             try:
-                self._decide(message, index, head["generation"], late, missing)
+                self._decide(message, index, head.generation, late, missing)
                 decisions = self.batch.decisions
             except Refused as refused:
-                head["kind"], head["reason"], detail = Kind.REJECTION, refused.reason, refused.detail
+                head.kind, head.reason, detail = Kind.REJECTION, refused.reason, refused.detail
                 self.steps.give_back()
             except Exception:  # a fault of ours; nothing is accepted yet, and it must not stop the others
                 log.exception("input %d of a batch that could not be decided", self.next_position)
-                head["kind"], head["reason"] = Kind.REJECTION, Reason.INTERNAL
+                head.kind, head.reason = Kind.REJECTION, Reason.INTERNAL
                 detail = "the engine could not decide this message; its operator has the details"
                 self.steps.give_back()
-        head["decisions"] = len(decisions)
-        head["count"] = max(1, len(decisions))
+        head.decisions = len(decisions)
+        head.count = max(1, len(decisions))
         if not self._commit(message, head, decisions, detail, requests):
             self.steps.give_back()
             return False
@@ -196,33 +196,22 @@ class Sequencer:
             )
         return index, arrival, missing
 
-    def _head(self, message: Message, index: int, worker: int, arrival: int, missing: int) -> dict[str, int]:
-        envelope, engine = message.envelope, self.settings.engine
-        return {
-            "position": self.next_position,
-            "epoch": envelope.epoch,
-            "sequence": envelope.sequence,
-            "received_ns": message.received_ns,
-            "deadline_ns": message.received_ns + engine.deadline_ms * 1_000_000,
-            "received_unix_ns": message.received_unix_ns,
-            "timestamp": envelope.timestamp,
-            "stream": index,
-            "generation": self._generations[index] + (not self._taken[index]),  # a new owner, a new generation
-            "missing": min(missing, 0xFFFFFFFF),
-            "worker": worker,
-            "kind": message.kind,
-            "reason": Reason.NONE,
-            "tier": message.tier,
-            "plan": plan_of(self.plans, envelope.company_id, envelope.user_id, message.tier),
-            "late": arrival in LATE,
-            "bus": message.bus,
-            "expired": message.expired(engine.max_message_age_ms),
-            "arrival": arrival,
-        }
+    def _head(self, message: Message, index: int, worker: int, arrival: int, missing: int) -> records.Head:
+        envelope, engine, head = message.envelope, self.settings.engine, records.Head()
+        head.position = self.next_position
+        head.epoch, head.sequence = envelope.epoch, envelope.sequence
+        head.received_ns, head.received_unix_ns = message.received_ns, message.received_unix_ns
+        head.deadline_ns = message.received_ns + engine.deadline_ms * 1_000_000
+        head.timestamp = envelope.timestamp
+        head.stream = index
+        head.generation = self._generations[index] + (not self._taken[index])  # a new owner, a new generation
+        head.missing, head.arrival, head.late = min(missing, 0xFFFFFFFF), arrival, arrival in LATE
+        head.worker, head.kind, head.tier, head.bus = worker, message.kind, message.tier, message.bus
+        head.plan = plan_of(self.plans, envelope.company_id, envelope.user_id, message.tier)
+        head.expired = message.expired(engine.max_message_age_ms)
+        return head
 
-    def _commit(
-        self, message: Message, head: dict[str, int], decisions: np.ndarray, detail: str, requests: Ring
-    ) -> bool:
+    def _commit(self, message: Message, head: records.Head, decisions: np.ndarray, detail: str, requests: Ring) -> bool:
         """Writes the record, then all that follows from it. False: no room, and nothing happened."""
         envelope, inputs = message.envelope, self.shared.inputs
         traceparent, tracestate = envelope.traceparent, envelope.tracestate
@@ -238,7 +227,7 @@ class Sequencer:
                 detail,
             )
         ]
-        raw, decided, count = envelope.without_token(), decisions.tobytes(), head["count"]
+        raw, decided, count = envelope.without_token(), decisions.tobytes(), head.count
         if self.next_position - self.tail_position >= limits.INPUTS_IN_FLIGHT_MAX:
             self.advance_tail()
             if self.next_position - self.tail_position >= limits.INPUTS_IN_FLIGHT_MAX:
@@ -249,7 +238,7 @@ class Sequencer:
         if byte_position < 0:
             self.advance_tail()
             return False
-        head["requests"] = first
+        head.requests = first
         records.write(inputs.view(byte_position, size), head, decided, texts, raw)
         inputs.publish(byte_position + size)  # accepted
         self.next_position += 1
@@ -260,15 +249,15 @@ class Sequencer:
 
     def _publish_slots(self, record: records.Record, byte_position: int) -> None:
         """After a restart: the slots of a record, where the ring lacks them."""
-        requests = self.shared.requests[record.head["worker"]]
-        first, count = record.head["requests"], record.head["count"]
+        requests = self.shared.requests[record.head.worker]
+        first, count = record.head.requests, record.head.count
         if requests.head >= first + count:
             return
-        if record.head["kind"] == Kind.VECTOR:
+        if record.head.kind == Kind.VECTOR:
             read_batch(self.batch, read_envelope(record.raw).payload)
         claimed = requests.claim(count)
         if claimed != first:
-            position = record.head["position"]
+            position = record.head.position
             raise RuntimeError(
                 f"record {position} belongs at {first} of its ring, which gave {claimed}; the arena is corrupt"
             )
@@ -278,48 +267,48 @@ class Sequencer:
     def _apply(self, record: records.Record) -> None:
         self._apply_parts(record.head, record.decisions, record.company, record.stream)
 
-    def _apply_parts(self, head: np.void | dict[str, int], decisions: np.ndarray, company: str, stream: str) -> None:
+    def _apply_parts(self, head: records.Head, decisions: np.ndarray, company: str, stream: str) -> None:
         """The tables, as the record says; doing it twice is doing it once."""
         rows, states = self.shared.streams, self.shared.stream_states
-        index, position = head["stream"], head["position"]
-        if not arbiter.use(rows, index, head["generation"], position, head["received_ns"]):
+        index, position = head.stream, head.position
+        if not arbiter.use(rows, index, head.generation, position, head.received_ns):
             row = rows[index]
             row["company"], row["stream"] = company.encode(), stream.encode()
             row["company_bytes"], row["stream_bytes"] = len(company), len(stream)
             row["shard"] = shard_of(company, stream)
-            row["generation"] = head["generation"]
+            row["generation"] = head.generation
             row["taken"] = 1
             self.tables.streams.restore(index, company, (company, stream))
         newest = arbiter.newest_minute(states, rows, index)
-        minute = newest if head["late"] else max(newest, newest_of(decisions))
+        minute = newest if head.late else max(newest, newest_of(decisions))
         arbiter.apply(
             states,
             rows,
             index,
             position,
-            head["epoch"],
-            head["sequence"],
+            head.epoch,
+            head.sequence,
             minute,
-            head["kind"] == Kind.HEARTBEAT,
+            head.kind == Kind.HEARTBEAT,
         )
-        self.steps.apply(decisions, index, head["generation"], company, position, head["received_ns"])
+        self.steps.apply(decisions, index, head.generation, company, position, head.received_ns)
         self._applied[0] = position
 
-    def _count_accepted(self, head: dict[str, int], late: bool, missing: int) -> None:
+    def _count_accepted(self, head: records.Head, late: bool, missing: int) -> None:
         counters = self.counters
         if missing:
             counters[Count.MISSING] += min(missing, 1 << 32)  # a counter that a sequence cannot wrap
-        if head["kind"] == Kind.HEARTBEAT:
+        if head.kind == Kind.HEARTBEAT:
             counters[Count.HEARTBEATS] += 1
             return
         counters[Count.INPUTS_ACCEPTED] += 1
         if late:
             counters[Count.LATE] += 1
-        if head["kind"] == Kind.REJECTION:
+        if head.kind == Kind.REJECTION:
             counters[Count.REJECTED_MESSAGES] += 1
-            counters[Count.OVERLOADED] += head["reason"] == Reason.OVERLOADED
+            counters[Count.OVERLOADED] += head.reason == Reason.OVERLOADED
         else:
-            counters[Count.VECTORS_ACCEPTED] += head["decisions"]
+            counters[Count.VECTORS_ACCEPTED] += head.decisions
             counters[Count.REJECTED_VECTORS] += self.batch.rejected
 
     def _count_duplicate(self, message: Message) -> None:

@@ -119,9 +119,9 @@ class Answerer:
         """Its slots into the ring; what was answered meanwhile comes out."""
         at = self._enter(taped.record)
         record = records.read(self.inputs, at)
-        count = record.head["count"]
+        count = record.head.count
         yield from self._run(SLOTS - count)
-        if record.head["kind"] == Kind.VECTOR:
+        if record.head.kind == Kind.VECTOR:
             read_batch(self.batch, read_envelope(record.raw).payload)
         fill_slots(self.requests, self.inputs, at, self.batch)
         if taped.answers is not None:
@@ -192,7 +192,7 @@ class Answerer:
     def _answered(self) -> Iterator[Answered]:
         while self._waiting:
             taped, record, first = self._waiting[0]
-            end = first + record.head["count"]
+            end = first + record.head.count
             if end > self._position:
                 return
             self._waiting.popleft()

@@ -67,7 +67,7 @@ def answers_of(answered: Answered) -> tuple[bytes, bytes | None]:
 
 def is_answer(answered: Answered) -> bool:
     """A heartbeat is passed on, and is no answer."""
-    return answered.record.head["kind"] != Kind.HEARTBEAT
+    return answered.record.head.kind != Kind.HEARTBEAT
 
 
 class Digest:

@@ -47,23 +47,23 @@ def _told(answered: Answered, chains: Chains) -> dict[str, Any]:
     live = taped.answers if taped.answers is not None else answered.slots
     sent = "not on the tape" if not taped.known else "as EXPIRED" if taped.expired else "as answered"
     told: dict[str, Any] = {
-        "name": f"{answered.begin.head['engine']}/{record.company}/{record.stream}/{head['epoch']}/{head['sequence']}",
-        "position": int(head["position"]),
-        "kind": Kind(int(head["kind"])).name.lower(),
-        "bus": Bus(int(head["bus"])).name.lower(),
+        "name": f"{answered.begin.head['engine']}/{record.company}/{record.stream}/{head.epoch}/{head.sequence}",
+        "position": head.position,
+        "kind": Kind(head.kind).name.lower(),
+        "bus": Bus(head.bus).name.lower(),
         "user": record.user,
-        "tier": Tier(int(head["tier"])).name.lower(),
+        "tier": Tier(head.tier).name.lower(),
         "correlation": record.correlation,
-        "received": datetime.fromtimestamp(int(head["received_unix_ns"]) / 1e9, UTC).isoformat(),
-        "late": bool(head["late"]),
-        "missing_before": int(head["missing"]),
+        "received": datetime.fromtimestamp(head.received_unix_ns / 1e9, UTC).isoformat(),
+        "late": bool(head.late),
+        "missing_before": head.missing,
         "sent": sent,
         "timings_ms": _timings(answered, live) if taped.answers is not None else {},
         "replayed": "the same to the bit" if same_slots(answered.slots, live) else "otherwise than live",
     }
-    if head["kind"] == Kind.REJECTION:
-        return told | {"code": Reason(int(head["reason"])).code, "detail": record.detail}
-    inputs = inputs_of(taped.record) if head["kind"] == Kind.VECTOR else []
+    if head.kind == Kind.REJECTION:
+        return told | {"code": Reason(head.reason).code, "detail": record.detail}
+    inputs = inputs_of(taped.record) if head.kind == Kind.VECTOR else []
     told["vectors"] = [
         {"input": text, **_vector(answered, chains, request, slot)}
         for text, request, slot in zip(inputs, answered.requests, live, strict=False)
@@ -74,13 +74,13 @@ def _told(answered: Answered, chains: Chains) -> dict[str, Any]:
 def _timings(answered: Answered, live: np.ndarray) -> dict[str, float]:
     """By stage, from when ingress took the message."""
     head, seen_ns = answered.record.head, answered.taped.seen_ns
-    received, taken, done = int(head["received_ns"]), int(live["taken_ns"][0]), int(live["answered_ns"][-1])
+    received, taken, done = head.received_ns, int(live["taken_ns"][0]), int(live["answered_ns"][-1])
     stages = {
-        "sender_to_engine": int(head["received_unix_ns"]) - int(head["timestamp"]),
+        "sender_to_engine": head.received_unix_ns - head.timestamp,
         "received_to_taken": taken - received,
         "taken_to_answered": done - taken,
         "answered_to_seen_sent_at_most": seen_ns - done if seen_ns else 0,
-        "deadline": int(head["deadline_ns"]) - received,
+        "deadline": head.deadline_ns - received,
     }
     return {name: round(value / 1e6, 3) for name, value in stages.items()}
 

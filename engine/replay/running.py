@@ -123,10 +123,10 @@ def answered(choice: Choice, source: Tape, share: int = 0, shares: int = 1) -> I
 def _results(choice: Choice, source: Tape, share: int = 0, shares: int = 1) -> Iterator[Result]:
     for each in answered(choice, source, share, shares):
         head = each.record.head
-        position, received_unix_ns = int(head["position"]), int(head["received_unix_ns"])
+        position, received_unix_ns = head.position, head.received_unix_ns
         if is_answer(each) and choice.reports(position, received_unix_ns):
             values, live = answers_of(each)
-            epoch, vectors = each.begin.head["epoch"], int(head["decisions"])
+            epoch, vectors = each.begin.head["epoch"], head.decisions
             yield Result(epoch, position, received_unix_ns, vectors, each.taped.record, values, live)
 
 

@@ -98,6 +98,6 @@ def test_any_cut_and_any_repeat_gives_each_input_once_in_order(sizes: list[int],
             for most, repeat in [*cuts, (100, 0)]:
                 answer(shared, worker, most, repeat=min(repeat, shared.answers[worker].head and 1))
                 out += list(gather.drain())
-            mine = [record for record in stand.records() if int(record.head["worker"]) == worker]
-            assert [each.position for each in out] == [int(record.head["position"]) for record in mine]
-            assert [len(each.slots) for each in out] == [int(record.head["count"]) for record in mine]
+            mine = [record for record in stand.records() if record.head.worker == worker]
+            assert [each.position for each in out] == [record.head.position for record in mine]
+            assert [len(each.slots) for each in out] == [record.head.count for record in mine]

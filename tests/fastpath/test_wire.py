@@ -42,7 +42,7 @@ class Desk:
         decisions["history_count"] = 240
         for decision, parsed in zip(decisions, self.parsed.feature_vectors, strict=True):
             decision["history_count"] = len(parsed.price_history.mid_prices)
-        head = {"kind": Kind.VECTOR, "count": len(decisions), "decisions": len(decisions)}
+        head = records.Head(kind=Kind.VECTOR, count=len(decisions), decisions=len(decisions))
         size = records.bytes_needed(decisions.tobytes(), [b""] * 7, b"")
         records.write(self.inputs.view(0, size), head, decisions.tobytes(), [b""] * 7, b"")
         self.requests.slots.view(np.uint8)[:] = 0

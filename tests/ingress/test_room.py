@@ -64,7 +64,7 @@ def test_the_ring_of_inputs_is_used_around_its_end_again_and_again(stand: Stand)
     while stand.shared.inputs.head < 1.2 * stand.shared.inputs.capacity:
         vectors = [vector(f"S{number % 16}", sender.next + number / 100, extra=[1.0] * 64) for number in range(48)]
         assert stand.take(sender.batch(*vectors))
-        assert stand.records()[-1].head["position"] == sender.next - 1
+        assert stand.records()[-1].head.position == sender.next - 1
         stand.released()
     assert stand.shared.inputs.head == stand.shared.inputs.tail
 
@@ -102,7 +102,7 @@ def test_an_idle_stream_leaves_and_what_follows_in_its_row_is_of_a_new_generatio
     assert stand.reports == []
     row = stand.shared.streams[2]
     assert (row["stream"], row["generation"], row["taken"]) == (b"feed-4", 2, 1)
-    assert (int(stand.records()[-1].head["stream"]), int(stand.records()[-1].head["generation"])) == (2, 2)
+    assert (stand.records()[-1].head.stream, stand.records()[-1].head.generation) == (2, 2)
     returned = Sender(stream="feed-2")
     returned.next = 7
     made_idle(stand.shared.streams, 0)

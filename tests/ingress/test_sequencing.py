@@ -20,7 +20,7 @@ from tests.ingress.stand import (
 
 
 def arrivals(stand: Stand) -> list[Arrival]:
-    return [Arrival(int(record.head["arrival"])) for record in stand.records()]
+    return [Arrival(record.head.arrival) for record in stand.records()]
 
 
 def test_each_arrival_is_written_into_the_record_and_the_slot(stand: Stand) -> None:
@@ -41,7 +41,7 @@ def test_each_arrival_is_written_into_the_record_and_the_slot(stand: Stand) -> N
         Arrival.LATE_PREVIOUS,
         Arrival.LATE_PREVIOUS,
     ]
-    assert [int(record.head["missing"]) for record in stand.records()] == [0, 0, 2, 0, 0, 1, 0, 0]
+    assert [record.head.missing for record in stand.records()] == [0, 0, 2, 0, 0, 1, 0, 0]
     assert stand.slots()["late"].tolist() == [0, 0, 0, 1, 1, 0, 1, 1]
     assert stand.slots()["outside"].tolist() == [0, 0, 0, 1, 1, 0, 1, 1]
     assert stand.slots()["input"].tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
@@ -147,7 +147,7 @@ def test_the_last_sequence_of_all_is_answered_and_then_the_epoch_is_used_up(stan
     stand.take(sender.batch(vector(minute=1), sequence=2**64 - 1))
     stand.take(sender.batch(vector(minute=2), sequence=2**64 - 2))
     assert arrivals(stand) == [Arrival.FIRST, Arrival.AFTER_GAP, Arrival.LATE]
-    assert int(stand.records()[1].head["missing"]) == 0xFFFFFFFF
+    assert stand.records()[1].head.missing == 0xFFFFFFFF
 
 
 def test_the_record_keeps_verified_claims_and_bytes_but_never_the_token(stand: Stand) -> None:
@@ -187,8 +187,8 @@ def test_a_stream_keeps_its_worker_and_two_workers_share_the_streams() -> None:
             used |= workers
         assert used == {0, 1}
         for worker in (0, 1):
-            records_of = [record for record in stand.records() if int(record.head["worker"]) == worker]
-            assert [int(record.head["position"]) for record in records_of] == stand.slots(worker)["input"].tolist()
+            records_of = [record for record in stand.records() if record.head.worker == worker]
+            assert [record.head.position for record in records_of] == stand.slots(worker)["input"].tolist()
 
 
 def test_a_fault_while_deciding_is_answered_internal_and_stops_nobody(
