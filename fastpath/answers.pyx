@@ -143,11 +143,10 @@ cdef class Encoder:
 
     cdef int _decided(self, wire_out *out, Answers answers) except -1:
         """Who made the first decision that there is."""
-        cdef const answer_slot *slot
-        for each in answers.slots:
-            slot = _slot(each)
-            if _status(slot, answers.expired) < STATUS_EXPIRED:
-                _message(out, 9, self.models[slot.final_version])
+        cdef Py_ssize_t n
+        for n in range(answers.count):
+            if _status(answers.at[n], answers.expired) < STATUS_EXPIRED:
+                _message(out, 9, self.models[answers.at[n].final_version])
                 break
         return 0
 
@@ -165,9 +164,9 @@ cdef class Encoder:
         wire_put_number(out, 2, answers.model_count())
         wire_put_float(out, 1, <float> answers.inference_ms())
         wire_put_message(out, 5, end)
-        for n in range(len(answers.slots) - 1, -1, -1):
+        for n in range(answers.count - 1, -1, -1):
             end = out.at
-            self._prediction(out, _slot(answers.slots[n]), answers.expired)
+            self._prediction(out, answers.at[n], answers.expired)
             wire_put_message(out, 4, end)
         _text(out, 3, correlation)
         _text(out, 2, company)
@@ -254,32 +253,45 @@ cdef class Answers:
     cdef readonly bint late
     cdef readonly str stream
     cdef readonly double engine_ms
+    cdef const answer_slot **at         # of each of them
+    cdef Py_ssize_t count
 
     def __init__(self, list slots not None, bint expired, bint late, str stream not None, double engine_ms):
         self.slots, self.expired, self.late, self.stream, self.engine_ms = slots, expired, late, stream, engine_ms
+        free(self.at)
+        self.count, self.at = 0, <const answer_slot **> malloc(max(len(slots), 1) * sizeof(void *))
+        if self.at == NULL:
+            raise MemoryError
+        for each in slots:
+            self.at[self.count] = _slot(each)
+            self.count += 1
 
-    cdef uint64_t model_count(self) except? 0:
+    def __dealloc__(self):
+        free(self.at)
+
+    cdef uint64_t model_count(self) noexcept:
         cdef uint64_t most = 0
-        for each in self.slots:
-            most = max(most, _slot(each).model_count)
+        cdef Py_ssize_t n
+        for n in range(self.count):
+            most = max(most, self.at[n].model_count)
         return 0 if self.expired else most
 
-    cdef double inference_ms(self) except? 0.0:
+    cdef double inference_ms(self) noexcept:
         """Of all microbatches that the input's vectors were in, each once, by its last word."""
         cdef double total = 0.0
-        cdef Py_ssize_t n, k, count = len(self.slots)
+        cdef Py_ssize_t n, k
         cdef const answer_slot *first
         cdef const answer_slot *last
-        for n in range(count):
-            first = last = _slot(self.slots[n])
+        for n in range(self.count):
+            first = last = self.at[n]
             k = 0
-            while k < n and _slot(self.slots[k]).taken_ns != first.taken_ns:
+            while k < n and self.at[k].taken_ns != first.taken_ns:
                 k += 1
             if k < n:
                 continue
-            for k in range(n + 1, count):
-                if _slot(self.slots[k]).taken_ns == first.taken_ns:
-                    last = _slot(self.slots[k])
+            for k in range(n + 1, self.count):
+                if self.at[k].taken_ns == first.taken_ns:
+                    last = self.at[k]
             total += last.inference_ms
         return total
 
