@@ -10,7 +10,7 @@ import numpy as np
 
 from engine import limits
 from engine.inference.features import FEATURE_NAMES, FEATURES, TREND_MINUTES
-from engine.inference.jit import kernel, kernel_dtype
+from engine.inference.jit import kernel_dtype
 from fastpath import layout
 
 LSTM_MINUTES = limits.ROWS_MAX - 1  # closed ones; the open one comes after them
@@ -98,30 +98,6 @@ def new_batch(slots: int) -> Batch:
 
 def new_output(slots: int) -> Output:
     return Output(slots)
-
-
-@kernel
-def are_finite(values):
-    """Whether a model's row of numbers can be used."""
-    for n in range(len(values)):
-        if not np.isfinite(values[n]):
-            return False
-    return True
-
-
-@kernel
-def are_chances(values):
-    """Whether each number of a row is a probability; NaN is none."""
-    for n in range(len(values)):
-        if not 0.0 <= values[n] <= 1.0:
-            return False
-    return True
-
-
-@kernel
-def are_shares(values):
-    """Whether a row's numbers are probabilities of which one must hold."""
-    return are_chances(values) and abs(np.sum(values) - 1.0) <= SHARES_TOLERANCE
 
 
 def as_kernel_sees(array: np.ndarray, dtype: np.dtype) -> Any:

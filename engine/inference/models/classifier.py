@@ -7,18 +7,13 @@ Owns one version's session; run by workers. Reads the microbatch's columns and t
 import numpy as np
 
 from engine.errors import ModelError
-from engine.inference.batch import COLUMN_NAMES, COLUMNS, DIRECTION, Batch, Output, are_shares
-from engine.inference.jit import kernel
+from engine.inference.batch import COLUMN_NAMES, COLUMNS, DIRECTION, SHARES_TOLERANCE, Batch, Output
 from engine.inference.models.cuda import Device
 from engine.inference.models.names import check_names
 from engine.inference.models.session import Session
 from engine.registry.manifest import Manifest
 from fastpath import layout
-
-
-@kernel
-def usable(output, i):
-    return are_shares(output[i].direction)
+from fastpath.checks import are_shares
 
 
 class ClassifierModel:
@@ -57,4 +52,4 @@ class ClassifierModel:
                 output.direction[i] = session.out["direction"][n]
 
     def sound(self, slots: list[int], output: Output) -> bool:
-        return all(usable(output.records, i) for i in slots)
+        return are_shares(output.direction, slots, SHARES_TOLERANCE)

@@ -8,13 +8,14 @@ the same path to the bit alone.
 import numpy as np
 
 from engine.errors import ModelError
-from engine.inference.batch import IMAGE_MINUTES, PATTERN, Batch, Output, are_chances, record
+from engine.inference.batch import IMAGE_MINUTES, PATTERN, Batch, Output, record
 from engine.inference.image import PICTURES
 from engine.inference.jit import kernel
 from engine.inference.models.cuda import Device
 from engine.inference.models.session import Session
 from engine.registry.manifest import Manifest
 from fastpath import layout
+from fastpath.checks import are_chances
 
 Known = record(
     ("there", "u1"),  # 1: the key has one
@@ -24,31 +25,31 @@ Known = record(
 
 
 @kernel
-def recall(known, batch, output, i):
-    """What was said of this path, if it is the key's last one to the bit. Whether it is."""
-    key = batch[i].key
-    if key < 0 or key >= len(known) or known[key].there == 0:
-        return False
-    last, path = known[key].path, batch[i].path.view(np.int64)
-    for n in range(IMAGE_MINUTES):
-        if last[n] != path[n]:
-            return False
-    output[i].pattern[:] = known[key].pattern
-    return True
+def recall(known, batch, output, slots, others):
+    """What was said of each slot's path, if it is its key's last one to the bit. How many others there are."""
+    count = 0
+    for i in slots:
+        key, path = batch[i].key, batch[i].path.view(np.int64)
+        same = 0 <= key < len(known) and known[key].there != 0
+        for n in range(IMAGE_MINUTES if same else 0):
+            if known[key].path[n] != path[n]:
+                same = False
+                break
+        if same:
+            output[i].pattern[:] = known[key].pattern
+        else:
+            others[count] = i
+            count += 1
+    return count
 
 
 @kernel
 def remember(known, batch, output, i):
     key = batch[i].key
-    if 0 <= key < len(known) and are_chances(output[i].pattern):
+    if 0 <= key < len(known):
         known[key].there = 1
         known[key].path[:] = batch[i].path.view(np.int64)
         known[key].pattern[:] = output[i].pattern
-
-
-@kernel
-def usable(output, i):
-    return are_chances(output[i].pattern)
 
 
 class PatternModel:
@@ -78,16 +79,23 @@ class PatternModel:
         self._session.place()
 
     def run(self, slots: list[int], batch: Batch, output: Output, importance: np.ndarray) -> None:
-        session, known, given, said = self._session, self._known, batch.records, output.records
-        for some in session.portions(slots):
-            asked = [i for i in some if not recall(known, given, said, i)]
+        session = self._session
+        for some in session.portions(self._unknown(slots, batch, output)):
+            asked = self._unknown(some, batch, output)  # one before them may have had the same path
             for n, i in enumerate(asked):
                 self._draw(batch.path[i], self._canvas[n])
             if asked:
                 session.run(len(asked))
             for n, i in enumerate(asked):
                 output.pattern[i] = session.out["pattern"][n]
-                remember(known, given, said, i)
+                if are_chances(output.pattern, [i]):
+                    remember(self._known, batch.records, output.records, i)
+
+    def _unknown(self, slots: list[int], batch: Batch, output: Output) -> list[int]:
+        """Those whose answers are not remembered; the others have them."""
+        which = np.array(slots)
+        others = np.empty_like(which)
+        return others[: recall(self._known, batch.records, output.records, which, others)].tolist()
 
     def sound(self, slots: list[int], output: Output) -> bool:
-        return all(usable(output.records, i) for i in slots)
+        return are_chances(output.pattern, slots)

@@ -7,9 +7,8 @@ outputs are checked by the caller; which of the two runs a version is decided on
 
 import numpy as np
 
-from engine.inference.batch import LSTM_MINUTES, PRICE, Batch, Output, are_chances, are_finite
+from engine.inference.batch import LSTM_MINUTES, PRICE, Batch, Output
 from engine.inference.features import FEATURE_NAMES
-from engine.inference.jit import kernel
 from engine.inference.models.cuda import Device
 from engine.inference.models.names import check_names
 from engine.inference.models.onnx_graph import Unfit
@@ -17,15 +16,11 @@ from engine.inference.models.recurrent import difference, read_weights
 from engine.inference.models.session import Session
 from engine.registry.manifest import Manifest, read_artefact
 from fastpath import layout
+from fastpath.checks import are_chances, are_finite
 from fastpath.lanes import Lanes, block_bytes
 from fastpath.lstm import Network
 
 DIFFERENCE_MAX = 1e-5  # to ONNX Runtime, the oracle
-
-
-@kernel
-def usable(output, i):
-    return are_finite(output[i].move) and are_chances(output[i].rise)
 
 
 class PriceModel:
@@ -101,4 +96,4 @@ class PriceModel:
 
     def sound(self, slots: list[int], output: Output) -> bool:
         """Whether every number is finite and every chance one."""
-        return all(usable(output.records, i) for i in slots)
+        return are_finite(output.move, slots) and are_chances(output.rise, slots)

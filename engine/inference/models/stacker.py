@@ -15,10 +15,10 @@ from engine.inference.batch import (
     MODEL,
     PATTERN,
     PRICE,
+    SHARES_TOLERANCE,
     SUBSTITUTE,
     Batch,
     Output,
-    are_shares,
 )  # fmt: skip
 from engine.inference.jit import kernel
 from engine.inference.models.cuda import Device
@@ -27,6 +27,7 @@ from engine.inference.models.session import Session
 from engine.inference.models.stacking import read_stack, stack
 from engine.registry.manifest import Manifest, read_artefact
 from fastpath import layout
+from fastpath.checks import are_shares
 
 HORIZONS = layout.horizons
 PATTERNS = layout.patterns_max
@@ -76,15 +77,11 @@ def gather(batch, output, i, row):
 
 
 @kernel
-def answer(batch, output, i, w1, b1, w2, b2, base, small, row, hidden):
-    """One slot's chances."""
-    gather_members(output[i], batch[i].entry.trend, row)
-    stack(w1, b1, w2, b2, base, small, row, FIRST_DIRECTION, hidden, output[i].final)
-
-
-@kernel
-def usable(output, i):
-    return are_shares(output[i].final)
+def answer(batch, output, slots, w1, b1, w2, b2, base, small, row, hidden):
+    """Each slot's chances."""
+    for i in slots:
+        gather_members(output[i], batch[i].entry.trend, row)
+        stack(w1, b1, w2, b2, base, small, row, FIRST_DIRECTION, hidden, output[i].final)
 
 
 class StackerModel:
@@ -129,8 +126,7 @@ class StackerModel:
         if self.unfit:
             self._run_session(slots, batch, output)
             return
-        for i in slots:
-            answer(batch.records, output.records, i, *self._stack, self._row, self._hidden)
+        answer(batch.records, output.records, np.array(slots), *self._stack, self._row, self._hidden)
 
     def _run_session(self, slots: list[int], batch: Batch, output: Output) -> None:
         session = self._session
@@ -151,4 +147,4 @@ class StackerModel:
         final[:] = self._session.out["direction"][0]
 
     def sound(self, slots: list[int], output: Output) -> bool:
-        return all(usable(output.records, i) for i in slots)
+        return are_shares(output.final, slots, SHARES_TOLERANCE)
