@@ -30,6 +30,7 @@ LANES_BYTES_MAX = 128 << 20  # of the windows in flight of all price models, in 
 REHEARSED_NS = 100_000  # a model that takes longer is not run again to warm caches: what comes would wait for it
 REHEARSED_IDLE_NS = 1_000_000  # and only a worker that had nothing to do for this long has cold caches
 ONCE_RUNG_NS = 300_000  # that a worker goes on looking where ingress rang for what it is about to publish
+SPIN_IDLE_NS = 1_000_000_000  # without work a worker that spins by `auto` sleeps: two processors may be one core
 PUT_OFF_UNIT_NS = 20_000  # of work that an answer put off, between two looks at the ring
 VECTOR_BUDGET_US = 5_000  # of processor time in one model; `max_batch` such vectors still fit the default deadline
 WATCHED_RUNS = 200  # after a run over its budget by the clock, so many more are timed by processor time

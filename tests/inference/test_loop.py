@@ -105,6 +105,35 @@ def test_a_worker_that_was_woken_early_rehearses_and_answers_what_comes(child, p
     assert rehearsals[1], "what ran last runs again"
 
 
+class Watched:
+    """A bell that remembers how it was waited at, and does not wait long."""
+
+    def __init__(self, bell) -> None:
+        self.bell, self.seen = bell, []
+
+    def wait(self, rings, positions, policy, spin_ns, timeout_ms=1, **named):
+        self.seen.append(policy)
+        return self.bell.wait(rings, positions, "block", 0, timeout_ms, **named)
+
+    def ring(self) -> None:
+        self.bell.ring()
+
+
+@pytest.mark.parametrize("setting", ["auto", "spin"])
+def test_a_worker_that_spins_by_itself_sleeps_where_nothing_came_for_long(child, predictor, monkeypatch, setting):
+    bell = child.shared.bells[ring_bell(0)] = Watched(child.shared.bells[ring_bell(0)])
+    monkeypatch.setattr(limits, "SPIN_IDLE_NS", 50_000_000)
+    child.settings = replace(SETTINGS, engine=replace(SETTINGS.engine, wait=setting))
+    child.policy = lambda before: ("spin", 0)
+    monkeypatch.setattr(limits, "PULSE_EVERY_MS", 0)
+    child.stopping = lambda: bell.seen[-1:] == ["block"] or len(bell.seen) >= 500
+    put(child.shared, 1)
+    assert loop.serve(child, predictor, 0) == 0
+    assert child.shared.answers[0].head == 1
+    assert set(bell.seen) == ({"spin", "block"} if setting == "auto" else {"spin"})
+    assert bell.seen[0] == "spin"
+
+
 def test_a_worker_goes_on_after_the_request_of_its_last_published_answer(child, predictor):
     put(child.shared, 6)
     assert loop.serve(child, predictor, 0) == 0
