@@ -35,7 +35,7 @@ NO_DECISIONS = np.zeros(0, layout.vector_decision_dtype)
 
 
 class Record(NamedTuple):
-    """A record as read: `head` has the fields of an `input_record`, `decisions` its `vector_decision`s, a copy."""
+    """A record as read: `head` has the fields of an `input_record`, `decisions` its `vector_decision`s; copies."""
 
     head: Head
     decisions: np.ndarray
@@ -63,5 +63,5 @@ def read(inputs: ByteRing, position: int, whole: bool = True) -> Record:
         A length in the record does not fit the record: the arena is corrupt.
     """
     parts = compiled.read(inputs, position, whole)
-    parts[1] = np.frombuffer(parts[1], layout.vector_decision_dtype).copy() if whole else NO_DECISIONS
+    parts[1] = np.frombuffer(parts[1], layout.vector_decision_dtype) if whole else NO_DECISIONS
     return Record._make(parts)

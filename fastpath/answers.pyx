@@ -248,7 +248,7 @@ cdef class Answers:
     engine_ms: from bytes received to now
     """
 
-    cdef readonly list slots
+    cdef list slots                     # keeps them
     cdef readonly bint expired
     cdef readonly bint late
     cdef readonly str stream
@@ -256,13 +256,12 @@ cdef class Answers:
     cdef const answer_slot **at         # of each of them
     cdef Py_ssize_t count
 
-    def __init__(self, list slots not None, bint expired, bint late, str stream not None, double engine_ms):
-        self.slots, self.expired, self.late, self.stream, self.engine_ms = slots, expired, late, stream, engine_ms
-        free(self.at)
+    def __cinit__(self, list slots not None, bint expired, bint late, str stream not None, double engine_ms):
+        self.slots, self.expired, self.late, self.stream, self.engine_ms = list(slots), expired, late, stream, engine_ms
         self.count, self.at = 0, <const answer_slot **> malloc(max(len(slots), 1) * sizeof(void *))
         if self.at == NULL:
             raise MemoryError
-        for each in slots:
+        for each in self.slots:
             self.at[self.count] = _slot(each)
             self.count += 1
 

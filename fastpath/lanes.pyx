@@ -81,7 +81,7 @@ cdef class Lanes:
         self.half_block = NOBODY
 
     def bind(self, rows, columns, closing, key, generation, step, plain, chances):
-        """The arrays of a microbatch, whose n-th entries are those of its n-th slot.
+        """The arrays of a microbatch, whose n-th entries are those of its n-th slot, at any distance.
 
         rows: (slots, window, features) float32. columns: int64, which features are the network's inputs. closing:
         (slots, features), the last row as the next minute would see it. key: int64, negative where the window is to
@@ -98,8 +98,8 @@ cdef class Lanes:
                              f"found {np.shape(plain)[1:]} and {np.shape(chances)[1:]}")
         if {len(each) for each in (key, generation, step, plain, chances)} != {len(rows)}:
             raise ValueError(f"bind: expected {len(rows)} slots in every array")
-        for each in (rows, closing, plain, chances):
-            if np.ndim(each) > 1 and not np.asarray(each)[:1].flags.c_contiguous:
+        for each in (rows, closing):
+            if not np.asarray(each)[:1].flags.c_contiguous:
                 raise ValueError("bind: expected what belongs to a slot in one piece, found strides within it")
         self.bound = False
         self.picked = columns.tolist() != list(range(features))

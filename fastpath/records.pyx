@@ -19,7 +19,7 @@ cdef enum:
 
 
 cdef class Head:
-    """The fields of an `input_record`, a copy; 0 where none is given."""
+    """The fields of an `input_record`, a copy; 0 where none is given. Each is named here, in `give` and in `take`."""
 
     cdef public uint64_t bytes, position, requests, epoch, sequence, next
     cdef public int64_t received_ns, deadline_ns, received_unix_ns, timestamp
@@ -101,7 +101,7 @@ def write(area, Head head not None, bytes decisions not None, list texts not Non
 
 
 def read(ByteRing inputs not None, uint64_t position, bint whole):
-    """(head, decisions' bytes, each text, raw bytes) of the record there; not whole: no decisions and no raw bytes.
+    """[head, decisions' bytes, each text, raw bytes] of the record there; not whole: no decisions and no raw bytes.
 
     RuntimeError: a length in the record does not fit the record, the arena is corrupt.
     """

@@ -197,7 +197,7 @@ cdef class Trees:
         self._explain(k, &out[0])
 
     def bind(self, columns, chosen, double slope, bias, plan, chances, shap):
-        """The arrays of a microbatch, whose n-th entries are those of its n-th slot.
+        """The arrays of a microbatch, whose n-th entries are those of its n-th slot, at any distance.
 
         columns: (slots, columns) float32. chosen: int64, which columns are the inputs. slope, bias (classes,): chances
         are the softmax of slope * margin + bias. plan: (slots,) uint8. chances: (slots, classes) float64, and

@@ -7,14 +7,15 @@ those of the direction sum to one, a price lies within its interval, a member th
 minutes yet is left out and never guessed.
 """
 
+from typing import Annotated
+
 import numpy as np
 
 from engine.contract.names import HORIZON_MINUTES
 
 # isort: off
 from engine.inference.batch import (
-    DIRECTION, ENSEMBLE, IMAGE_MINUTES, MASKED, MODEL, NOBODY, PASS, PATTERN, PRICE, ROLES, SUBSTITUTE,
-    Records, record,
+    DIRECTION, ENSEMBLE, IMAGE_MINUTES, MASKED, MODEL, NOBODY, PASS, PATTERN, PRICE, ROLES, SUBSTITUTE, Table,
 )  # fmt: skip
 
 # isort: on
@@ -42,30 +43,31 @@ FAR = 1.0  # of a predicted log return: only absurd prices come near it, and the
 TREND_FULL = 4.0  # standard deviations of the slope at which a trend's strength is 1
 
 
-class Book(Records):
+class Book(Table):
     """Constants of each version, from its manifest, by row of the version table; rows of the vote and the baseline."""
 
-    dtype = record(
-        ("q", "f8", HORIZONS),
-        ("weight", "f8"),  # in a vote
-        ("touch", "f8"),  # that the 15-minute label is not HOLD, as price models take it
-        ("side", "f8"),  # slope from a price model's logit of a rise in 15 minutes to that of BUY, given a touch
-        ("label_rates", "f8", (3, 3)),  # of sell, hold, buy on the label, given the pattern's signal
-        ("rise_rates", "f8", 3),  # chance that the next minute rises, given the pattern's signal
-        ("touch_bias", "f8", PATTERNS),  # added to a random walk's log odds of touching the target
-        ("touch_slope", "f8"),  # by which those are multiplied before
-        ("shap_count", "i8"),  # features and the bias; 0: none
-    )
+    q: Annotated[np.ndarray, "f8", HORIZONS]
+    weight: Annotated[np.ndarray, "f8"]  # in a vote
+    touch: Annotated[np.ndarray, "f8"]  # that the 15-minute label is not HOLD, as price models take it
+    side: Annotated[np.ndarray, "f8"]  # slope from a price model's logit of a rise in 15 minutes to that of BUY
+    label_rates: Annotated[np.ndarray, "f8", (3, 3)]  # of sell, hold, buy on the label, given the pattern's signal
+    rise_rates: Annotated[np.ndarray, "f8", 3]  # chance that the next minute rises, given the pattern's signal
+    touch_bias: Annotated[np.ndarray, "f8", PATTERNS]  # added to a random walk's log odds of touching the target
+    touch_slope: Annotated[np.ndarray, "f8"]  # by which those are multiplied before
+    shap_count: Annotated[np.ndarray, "i8"]  # features and the bias; 0: none
 
     def __init__(self, versions: int, vote: int, baseline: int) -> None:
         super().__init__(versions)
         self.vote, self.baseline = vote, baseline
 
 
-class Extras(Records):
-    """What each plan gets, by its row; `stacked`: an ensemble model is to decide, else the vote is."""
+class Extras(Table):
+    """What each plan gets, by its row."""
 
-    dtype = record(("horizons", "u1"), ("direction", "u1"), ("importance", "u1"), ("stacked", "u1"))
+    horizons: Annotated[np.ndarray, "u1"]
+    direction: Annotated[np.ndarray, "u1"]
+    importance: Annotated[np.ndarray, "u1"]
+    stacked: Annotated[np.ndarray, "u1"]  # an ensemble model is to decide, else the vote
 
 
 @kernel

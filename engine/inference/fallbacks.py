@@ -75,7 +75,7 @@ class Breakers:
         )
         self._probes_used: dict[int, int] = {}
         self._watched: dict[int, int] = {}  # runs that are still timed by processor time
-        self._seat = child["seat"]  # worker index + 1
+        self._seat = child["seat"].data  # worker index + 1
         self.spared = -1  # a version that is not asked now, whatever its breaker says
 
     def allow(self, version: int, vectors: int) -> int:

@@ -94,7 +94,7 @@ def check(model: Any) -> None:
     """ModelError where a version's answers to its golden rows are not those that its folder names."""
     manifest: Manifest = model.manifest
     path = manifest.folder / manifest.golden
-    batch, output = arrays.new_batch(1), arrays.new_output(1)
+    batch, output = arrays.new_batch(1), arrays.Output(1)
     try:
         golden = json.loads(read_golden(manifest))
         tolerance, rows = float(golden["tolerance"]), list(golden["rows"])

@@ -61,7 +61,7 @@ def serve(child: Child, predictor: Predictor, worker: int) -> int:
     bell = shared.bells[child.ring_bell(worker)]
     ingress_bell, egress_bell = shared.bells[INGRESS.row], shared.bells[EGRESS.row]
     policy, spin_ns = child.policy(worker)
-    rests = settings.engine.wait == "auto"
+    by_itself = settings.engine.wait == "auto"
     counters = child.row["counters"][0].view(np.int64)  # as the kernel that counts answers wants them
     hand_first, hand_end = child.row["hand_first"].data, child.row["hand_end"].data
     received_ns = requests.slots["received_ns"].data
@@ -78,7 +78,7 @@ def serve(child: Child, predictor: Predictor, worker: int) -> int:
     child.log.info("goes on at %d", position)
     if position < suspicion.end:
         child.log.warning("a worker died of slots %d to %d: one by one now", position, suspicion.end - 1)
-    pulsed_ns = answered_ns = 0
+    pulsed_ns, answered_ns = 0, time.monotonic_ns()
     looks_ns = spin_ns  # before it sleeps
     while True:
         now_ns = time.monotonic_ns()
@@ -91,11 +91,11 @@ def serve(child: Child, predictor: Predictor, worker: int) -> int:
         if (available == 0 or room == 0) and predictor.catch_up():
             continue
         if available == 0:
-            how = "block" if rests and now_ns - answered_ns > limits.SPIN_IDLE_NS else policy
+            how = "block" if by_itself and now_ns - answered_ns > limits.SPIN_IDLE_NS else policy
             rung = bell.wait([requests], [position], how, looks_ns, or_rung=True) is None
             if rung and time.monotonic_ns() - answered_ns > limits.REHEARSED_IDLE_NS:
                 predictor.rehearse(partial(requests.peek, position))
-            looks_ns = limits.ONCE_RUNG_NS if rung and (spin_ns or policy == "spin") else spin_ns
+            looks_ns = limits.ONCE_RUNG_NS if rung and by_itself else spin_ns
             continue
         if room == 0:
             bell.wait([], [], "block", 0, FULL_WAIT_MS)

@@ -71,15 +71,13 @@ class Predictor:
                     f"the version table: expected a row for {built_in}, found none; fill it with `fill_versions`"
                 )
         self._book = constants.new_book(len(self.versions), self._rows[VOTE][0], self._rows[BASELINE][0])
-        self._batch, self._output = arrays.new_batch(self.max_batch), arrays.new_output(self.max_batch)
+        self._batch, self._output = arrays.new_batch(self.max_batch), arrays.Output(self.max_batch)
         self.models = {}
         for model_id, rows in self._rows.items():
             for row in rows if model_id not in (VOTE, BASELINE) else ():
                 self._open(row, model_id)
         self._groups = groups(self.versions, self.plans)
-        self._of_plan = {
-            plan: [group for group in self._groups if plan in group.plans] for plan in range(len(self.plans))
-        }
+        self._of_plan = [[each for each in self._groups if plan in each.plans] for plan in range(len(self.plans))]
         self._settle()
         self._extras, self._cross_asset = constants.plan_table(self.plans, self._groups)
         self._bounds = self._bounds_by_plan()
@@ -266,7 +264,8 @@ class Predictor:
         for i, plan in enumerate(batch.plan[:count].tolist()):
             if predicts[i]:
                 by_plan.setdefault(plan, []).append(i)
-        for group in self._of_plan.get(next(iter(by_plan)), ()) if len(by_plan) == 1 else self._groups:
+        wanted = self._of_plan[next(iter(by_plan))] if len(by_plan) == 1 else self._groups
+        for group in wanted:
             slots = [i for plan in group.plans if plan in by_plan for i in by_plan[plan]]
             if slots:
                 self._answer(group, slots, depth)

@@ -47,7 +47,7 @@ WANTED = {
 
 def plain_input() -> tuple[Batch, Output]:
     """The end of a quiet hour, in a window that is full: correlations not known, the company's own numbers nil."""
-    batch, output = arrays.new_batch(1), arrays.new_output(1)
+    batch, output = arrays.new_batch(1), arrays.Output(1)
     slots, windows = np.zeros(1, request_dtype), np.zeros((1, layout.window), arrays.entry_dtype)
     slot = slots[0]
     slot["mid"], slot["spread"], slot["indicators"], slot["extra_count"] = 1.0, np.nan, np.nan, layout.extra_max

@@ -181,18 +181,18 @@ def enter(requests, mask, first, count, verdicts, windows, cross_asset, bounds, 
             own.key = -1
             step, depth = _place_outside(entries, slot, own.entry, pairs)
         else:
-            entry = entries[step & MASK]
-            if slot.opens or entry.stamp != stamp_of(slot.generation, step):
+            kept = entries[step & MASK]
+            if slot.opens or kept.stamp != stamp_of(slot.generation, step):
                 depth = _open(entries, slot, pairs, nothing)
                 own.opened = 1
             else:
                 depth = usable(entries, slot.generation, step, np.int64(slot.depth))
-            entry.mid = slot.mid
-            entry.spread = slot.spread
-            observe(entries, step, depth, entry, slot.indicators)
-            own.entry = entry
+            kept.mid = slot.mid
+            kept.spread = slot.spread
+            observe(entries, step, depth, kept, slot.indicators)
+            own.entry = kept
             own.key = slot.key
-            own.closing[:] = entry.row
+            own.closing[:] = kept.row
         show_time(own.entry, slot.event_ns)
         own.step = step
         own.depth = depth

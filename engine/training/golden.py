@@ -70,7 +70,7 @@ def questions(manifest: Manifest, every: Sequence[Bars]) -> list[dict[str, Any]]
 def write(manifest: Manifest, every: Sequence[Bars]) -> None:
     """Asks the version, and keeps its answers beside it; ModelError, and nothing written, where it is of no use."""
     model = opened(manifest, new_book(1, 0, 0), 0)
-    batch, output = arrays.new_batch(1), arrays.new_output(1)
+    batch, output = arrays.new_batch(1), arrays.Output(1)
     rows = questions(manifest, every)
     for number, row in enumerate(rows, 1):
         answer = outputs_of(model, row, batch, output)

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from scipy.optimize import minimize
 from scipy.special import log_softmax, logit, softmax
 
-from engine.inference.batch import DIRECTION, MODEL, PATTERN, PRICE, ROLES, SUBSTITUTE, new_output
+from engine.inference.batch import DIRECTION, MODEL, PATTERN, PRICE, ROLES, SUBSTITUTE, Output
 from engine.inference.ensemble import UNMOVED
 from engine.inference.models.stacker import FIRST_DIRECTION, FIRST_PATTERN, MEMBER_NAMES, MEMBERS, gather_members
 from engine.inference.predictor import Predictor
@@ -49,11 +49,11 @@ class Net(NamedTuple):
 
 def rows_of(said: Said) -> np.ndarray:
     out = np.zeros((len(said.minute), MEMBERS), "f4")
-    output = new_output(len(out))
-    for name in ("who", "move", "rise", "pattern", "direction"):
-        getattr(output, name)[:] = getattr(said, name)
+    output = Output(1)
     for n in range(len(out)):
-        gather_members(output.records[n], said.trend[n], out[n])
+        for name in ("who", "move", "rise", "pattern", "direction"):
+            getattr(output, name)[0] = getattr(said, name)[n]
+        gather_members(output.records[0], said.trend[n], out[n])
     return out
 
 

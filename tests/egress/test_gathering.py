@@ -4,8 +4,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.contract.names import Reason
 from engine.egress.gathering import Gathered, Gatherer
 from engine.shared import Shared
+from fastpath import layout
+from fastpath.answers import words
+from fastpath.ring import Ring
 from tests.egress.stand import add_versions, answer
 from tests.ingress.stand import SMALL, Sender, Stand, arena, vector
 
@@ -51,6 +55,20 @@ def test_a_repeated_slot_is_dropped(shared: Shared, stand: Stand) -> None:
     (second,) = gather.drain()
     assert (second.position, len(second.slots)) == (2, 2)
     assert second.end == shared.answers[0].head
+
+
+@pytest.mark.parametrize("poison", [0, 1, 2])
+def test_an_input_with_a_poisoned_slot_says_so_and_the_next_does_not(shared: Shared, stand: Stand, poison: int) -> None:
+    take(stand, 3, 2, 1)
+    answer(shared)
+    shared.answers[0].slots["reason"][poison] = Reason.POISON
+    assert [gathered.poisoned for gathered in gatherer(shared).drain()] == [True, False, False]
+
+
+def test_a_ring_of_smaller_slots_is_no_ring_of_answers() -> None:
+    ring = Ring(bytearray(Ring.bytes_needed(64, 8)), "u8")
+    with pytest.raises(ValueError, match=f"an answer slot has {layout.answer_slot_dtype.itemsize} bytes, found"):
+        words(ring, 0)
 
 
 def test_what_is_not_released_is_gathered_again_by_a_successor(shared: Shared, stand: Stand) -> None:

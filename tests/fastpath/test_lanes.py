@@ -250,6 +250,14 @@ def test_wrong_shapes_of_windows_are_refused():
     text = "bind: expected 3 plain outputs and 2 chances, found (3,) and (3,)"
     with pytest.raises(ValueError, match=exactly(text)):
         lanes.bind(*arrays[:-1], np.zeros((1, 3)))
+    text = "bind: expected what belongs to a slot in one piece, found strides within it"
+    for rows, closing in (
+        (np.asfortranarray(slot.rows), slot.closing),
+        (slot.rows, np.zeros((1, 6), "f4")[:, ::2]),
+        (np.zeros((1, 10, 6), "f4")[:, :, ::2], slot.closing),
+    ):
+        with pytest.raises(ValueError, match=exactly(text)):
+            lanes.bind(rows, slot.columns, closing, *arrays[3:])
     text = "bind: expected 1 slots in every array"
     with pytest.raises(ValueError, match=exactly(text)):
         lanes.bind(*arrays[:3], np.zeros(2, "i8"), *arrays[4:])

@@ -146,7 +146,17 @@ def test_slots_are_answered_alike_in_any_microbatch():
             assert trees.sound(batch)
         return chances, shap
 
+    def apart() -> tuple[np.ndarray, np.ndarray]:
+        """The same with everything of a slot in a record of its own."""
+        kind = [("plan", "u1"), ("columns", "f4", columns.shape[1]), ("chances", "f8", 3), ("shap", "f4", INPUTS + 3)]
+        records = np.zeros(slots, np.dtype(kind, align=True))
+        records["columns"], records["plan"], records["shap"] = columns, plan, 9.0
+        trees.bind(records["columns"], chosen, slope, bias, records["plan"], records["chances"], records["shap"])
+        trees.run(list(range(slots)), explained)
+        return records["chances"], records["shap"]
+
     chances, shap = run(list(range(slots)))
+    assert [each.tobytes() for each in apart()] == [chances.tobytes(), shap.tobytes()]
     for batches in ([[n] for n in range(slots)], [rng.permutation(slots).tolist()], [[3, 1], [15, 0], list(range(16))]):
         found = run(*batches)
         assert (found[0].tobytes(), found[1].tobytes()) == (chances.tobytes(), shap.tobytes())
@@ -246,6 +256,10 @@ def test_arrays_that_do_not_fit_are_refused():
         trees.bind(columns, [0], 1.0, bias, plan, chances, np.zeros((2, 1), "f4"))
     with pytest.raises(ValueError, match=exactly("bind: expected 2 slots in every array")):
         trees.bind(columns, [0], 1.0, bias, plan[:1], chances, shap)
+    told = "bind: expected what belongs to a slot in one piece, found strides within it"
+    for wide, out in ((np.zeros((2, 6), "f4")[:, ::2], shap), (columns, np.zeros((2, 4), "f4")[:, ::2])):
+        with pytest.raises(ValueError, match=exactly(told)):
+            trees.bind(wide, [0], 1.0, bias, plan, chances, out)
     trees.bind(columns, [2], 1.0, bias, plan, chances, shap)
     with pytest.raises(IndexError, match=exactly("trees: expected slots from 0 to 1, found 2")):
         trees.run([2], explained)

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from engine.inference.batch import new_batch, new_output
+from engine.inference.batch import Output, new_batch
 from engine.inference.models.cnn import PatternModel
 from engine.training.patterns import NAMES
 
 
 def chances(model: PatternModel, paths: np.ndarray) -> np.ndarray:
     """(n, 64) mids -> (n, 7)."""
-    batch, output = new_batch(1), new_output(1)
+    batch, output = new_batch(1), Output(1)
     out = np.empty((len(paths), len(NAMES)))
     for n, path in enumerate(paths):
         batch.path[0] = path

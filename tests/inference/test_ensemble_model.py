@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from engine.contract.names import Signal, Status, Tier
-from engine.inference.batch import DIRECTION, ENSEMBLE, MASKED, MODEL, NOBODY, PATTERN, PRICE, SUBSTITUTE, new_output
+from engine.inference.batch import DIRECTION, ENSEMBLE, MASKED, MODEL, NOBODY, PATTERN, PRICE, SUBSTITUTE, Output
 from engine.inference.models.stacker import FIRST_DIRECTION, FIRST_PATTERN, MEMBER_NAMES, MEMBERS, gather_members
 from tests.inference.conftest import answer
 from tests.inference.market import Market, walk, windows
@@ -116,7 +116,7 @@ def test_answers_do_not_depend_on_who_else_is_in_the_microbatch(predictor, stack
 
 def test_whoever_did_not_answer_is_nil_in_the_ensembles_row_whatever_stands_in_its_place():
     row = np.full(MEMBERS, 9.0, "f4")
-    output = new_output(1)
+    output = Output(1)
     for numbers in (output.move, output.rise, output.pattern, output.direction):
         numbers[:] = 0.7
     for who in (MASKED, NOBODY):

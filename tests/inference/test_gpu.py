@@ -114,7 +114,7 @@ def whole_windows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def made_up() -> tuple[Batch, Output]:
-    batch, output = arrays.new_batch(SLOTS), arrays.new_output(SLOTS)
+    batch, output = arrays.new_batch(SLOTS), arrays.Output(SLOTS)
     rng = np.random.default_rng(81)
     batch.path[:] = [walk(rng, arrays.IMAGE_MINUTES) for _ in range(SLOTS)]
     batch.rows[:] = rng.normal(size=batch.rows.shape)

@@ -14,7 +14,7 @@ import xgboost
 
 from engine.contract.names import Status
 from engine.errors import ModelError
-from engine.inference.batch import COLUMN_NAMES, IMAGE_MINUTES, new_batch, new_output
+from engine.inference.batch import COLUMN_NAMES, IMAGE_MINUTES, Output, new_batch
 from engine.inference.image import HEIGHT, draw
 from engine.inference.models.onnx_bytes import check_onnx
 from engine.inference.models.trees import DirectionModel
@@ -39,7 +39,7 @@ def trees():
 
 def run_trees(model, columns):
     """Margins' chances and SHAP values of the likeliest class, row by row."""
-    batch, output = new_batch(1), new_output(1)
+    batch, output = new_batch(1), Output(1)
     batch.plan[0] = 3
     chances, shap = [], []
     for row in columns:

@@ -47,7 +47,7 @@ class Worker:
             predictor._view(slots, self.shared.answers[0].slots, self.shared.windows)
             enter(
                 predictor._request_view, len(slots) - 1, self.position, count, self.verdicts(count),
-                predictor._window_view, predictor._cross_asset, predictor._bounds, predictor._batch,
+                predictor._window_view, predictor._cross_asset, predictor._bounds, predictor._batch.records,
             )  # fmt: skip
 
     def answer(self, count: int) -> None:

@@ -5,10 +5,12 @@ writes `pattern`. What must stay true: the picture is drawn by the same kernel i
 the same path to the bit alone.
 """
 
+from typing import Annotated
+
 import numpy as np
 
 from engine.errors import ModelError
-from engine.inference.batch import IMAGE_MINUTES, PATTERN, Batch, Output, record
+from engine.inference.batch import IMAGE_MINUTES, PATTERN, Batch, Output, Table
 from engine.inference.image import PICTURES
 from engine.inference.jit import kernel
 from engine.inference.models.cuda import Device
@@ -17,11 +19,13 @@ from engine.registry.manifest import Manifest
 from fastpath import layout
 from fastpath.checks import are_chances
 
-Known = record(
-    ("there", "u1"),  # 1: the key has one
-    ("path", "i8", IMAGE_MINUTES),  # its bits, so that NaN is like NaN
-    ("pattern", "f8", layout.patterns_max),
-)
+
+class Known(Table):
+    """Each key's last path and what was said of it."""
+
+    there: Annotated[np.ndarray, "u1"]  # 1: there is one
+    path: Annotated[np.ndarray, "i8", IMAGE_MINUTES]  # its bits, so that NaN is like NaN
+    pattern: Annotated[np.ndarray, "f8", layout.patterns_max]
 
 
 @kernel
@@ -45,7 +49,11 @@ def recall(known, batch, output, slots, others):
 
 @kernel
 def remember(known, batch, output, i):
+    """What was said of a slot's path, if it can be used."""
     key = batch[i].key
+    for chance in output[i].pattern:
+        if not 0.0 <= chance <= 1.0:
+            return
     if 0 <= key < len(known):
         known[key].there = 1
         known[key].path[:] = batch[i].path.view(np.int64)
@@ -62,7 +70,7 @@ class PatternModel:
 
     def keep(self, keys: int) -> None:
         """Forgets all, and has room for so many keys: a path changes once a minute, vectors come more often."""
-        self._known = np.zeros(keys, Known)
+        self._known = Known(keys).records
 
     def open(self) -> None:
         features = list(self.manifest.features)
@@ -79,20 +87,20 @@ class PatternModel:
         self._session.place()
 
     def run(self, slots: list[int], batch: Batch, output: Output, importance: np.ndarray) -> None:
-        session = self._session
-        for some in session.portions(self._unknown(slots, batch, output)):
-            asked = self._unknown(some, batch, output)  # one before them may have had the same path
+        session, left = self._session, slots
+        while left := self._unknown(left, batch, output):  # looked at again: one before may have had the same path
+            asked, left = left[: session.rows], left[session.rows :]
             for n, i in enumerate(asked):
                 self._draw(batch.path[i], self._canvas[n])
-            if asked:
-                session.run(len(asked))
+            session.run(len(asked))
             for n, i in enumerate(asked):
                 output.pattern[i] = session.out["pattern"][n]
-                if are_chances(output.pattern, [i]):
-                    remember(self._known, batch.records, output.records, i)
+                remember(self._known, batch.records, output.records, i)
 
     def _unknown(self, slots: list[int], batch: Batch, output: Output) -> list[int]:
         """Those whose answers are not remembered; the others have them."""
+        if not slots:
+            return []
         which = np.array(slots)
         others = np.empty_like(which)
         return others[: recall(self._known, batch.records, output.records, which, others)].tolist()
