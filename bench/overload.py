@@ -13,7 +13,7 @@ import argparse
 import random
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 from typing import Any
@@ -27,6 +27,7 @@ from bench.load import CROWDS
 from bench.pushed import LIMITS, Pushed
 from bench.rounds import about, asked, heading, run, write
 from bench.servers import BenchError, Place
+from bench.wire import say
 from engine.errors import TickpathError
 
 ENGINE, BASE = "engine", "plain-remembering"
@@ -78,12 +79,24 @@ class Bench:
             self.pushed[each.name] = Pushed(each, self.seed)
             self.pushed[each.name].open(self.place)
         self.metrics = Metrics(self.place.http[ENGINE])
-        for pushed in self.pushed.values():
-            pushed.send(CROWDS[0], [(2 * self.rate, 0.2), (self.rate / 2, 1.0)])  # every key once, then all is warm
+        for name in list(self.pushed):  # every key once, then all is warm
+            self._asked(
+                name, lambda name: self.pushed[name].send(CROWDS[0], [(2 * self.rate, 0.2), (self.rate / 2, 1.0)])
+            )
 
     def round(self) -> None:
         for name in self.draw.sample(sorted(self.pushed), len(self.pushed)):
-            self.rounds[name].append(self._of(name))
+            self._asked(name, lambda name: self.rounds[name].append(self._of(name)))
+
+    def _asked(self, name: str, ask: Callable[[str], Any]) -> None:
+        """A baseline that breaks under what the engine takes is left out from there on."""
+        try:
+            ask(name)
+        except BenchError as error:
+            if name == ENGINE:
+                raise
+            say(f"{name} is left out from here on: {str(error).splitlines()[-1].strip()}")
+            del self.pushed[name]
 
     def _of(self, name: str) -> dict[str, Any]:
         before = self._memory(name)
@@ -137,6 +150,9 @@ def unanswered(rounds: Sequence[Mapping[str, Any]]) -> int:
 def as_text(rounds: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     rows, lines = [], []
     for name, found in rounds.items():
+        if not found:
+            lines.append(f"{name}: no round that it survived")
+            continue
         cells = []
         for span in ("before", "overload", "after"):
             values = sorted(value for each in found for value in each["latencies_ns"][span])
@@ -178,7 +194,10 @@ def main(words: Sequence[str] | None = None) -> int:
     print(as_text(rounds))
     figures = {
         "recovery": {"measured": worst_ns(rounds[ENGINE]), "baseline": worst_ns(rounds[BASE]), "why": "not seen"},
-        "unanswered": {"measured": unanswered(rounds[ENGINE]), "baseline": unanswered(rounds[BASE])},
+        "unanswered": {
+            "measured": unanswered(rounds[ENGINE]),
+            "baseline": unanswered(rounds[BASE]) if rounds[BASE] else None,
+        },
     }
     write(arguments.results, {"benchmark": "overload", **facts, "rate": rate, "figures": figures, "rounds_of": rounds})
     return 1 if unanswered(rounds[ENGINE]) else 0
