@@ -91,7 +91,7 @@ def row(goal: Goal, result: Mapping[str, Any] | None) -> list[str]:
         return [goal.what, goal.words, f"not run: python -m bench.{goal.bench.replace('-', ' --')}", "", "", ""]
     figure = result.get("figures", {}).get(goal.figure)
     if figure is None or figure["measured"] is None:
-        why = (figure or {}).get("why", "too few observations")
+        why = figure.get("why", "too few observations") if figure else "not among its figures"
         return [goal.what, goal.words, why, "", "", ""]
     measured, baseline = float(figure["measured"]), figure.get("baseline")
     busy = " busy" if result["others_cores"] > host.QUIET_CORES else ""

@@ -32,7 +32,8 @@ def test_other_work_on_the_host_is_told():
     ("result", "why"),
     [
         (None, "not run: python -m bench.worker"),
-        (HOST, "too few observations"),
+        (HOST, "not among its figures"),
+        (HOST | {"figures": {"first": {"measured": None}}}, "too few observations"),
         (HOST | {"figures": {"first": {"measured": None, "why": "needs four cores"}}}, "needs four cores"),
     ],
 )

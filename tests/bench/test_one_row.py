@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from bench.goals import GOALS
 from bench.onnx_file import trees_file
 from bench.trees import WHO, cases
 
@@ -18,6 +19,8 @@ def test_every_way_gets_a_figure_and_all_ways_agree(tmp_path):
     assert "seed 5, 0.5 s" in done.stdout
     assert "goal (at most 15 us): 100 trees of depth 5, SHAP values: " in done.stdout
     found = json.loads((tmp_path / "trees.json").read_text())
+    assert all(figure["measured"] and figure["baseline"] for figure in found["figures"].values())
+    assert {goal.figure for goal in GOALS if goal.bench == "trees"} == set(found["figures"])
     assert [each["name"] for each in found["cases"]] == ["100 trees of depth 5", "xgboost_direction"]
     for case in found["cases"]:
         assert set(case["times_ns"]) == set(WHO)

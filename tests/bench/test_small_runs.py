@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 
+from bench.goals import GOALS
 from bench.load import CROWDS, MINUTE_NS, Crowd
 from bench.overload import recovery_ns
 from bench.steadiness import WINDOW_NS, judge
@@ -25,6 +26,7 @@ def ran(name, folder, *words):
     assert found["seed"] == int(SEED)
     assert found["host"]["cores"] >= 1
     assert f"seed {SEED}" in done.stdout
+    assert {goal.figure for goal in GOALS if goal.bench == name} <= set(found.get("figures", ()))
     return done, found
 
 

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from engine.contract.names import Reason
 from engine.egress.gathering import Gathered, Gatherer
 from engine.shared import Shared
-from fastpath import layout
 from fastpath.answers import words
 from fastpath.ring import Ring
 from tests.egress.stand import add_versions, answer
@@ -67,7 +66,7 @@ def test_an_input_with_a_poisoned_slot_says_so_and_the_next_does_not(shared: Sha
 
 def test_a_ring_of_smaller_slots_is_no_ring_of_answers() -> None:
     ring = Ring(bytearray(Ring.bytes_needed(64, 8)), "u8")
-    with pytest.raises(ValueError, match=f"an answer slot has {layout.answer_slot_dtype.itemsize} bytes, found"):
+    with pytest.raises(ValueError, match=r"an answer slot has \d+ bytes, found 8"):
         words(ring, 0)
 
 
