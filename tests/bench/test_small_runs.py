@@ -86,8 +86,10 @@ def test_capacity_and_then_an_overload_of_it(tmp_path):
 
 
 def test_pauses_are_the_same_for_all(tmp_path):
-    _, found = ran("pause", tmp_path, "--rounds", "1", "--short", "0.3", "--messages", "6", "--long", "0")
-    assert set(found["rounds_of"]) == {"short"}
+    _, found = ran(
+        "pause", tmp_path, "--rounds", "1", "--short", "0.3", "--messages", "6", "--long", "1", "--long-messages", "2"
+    )
+    assert set(found["rounds_of"]) == {"short", "long"}
     for contender in found["rounds_of"]["short"].values():
         dues = contender[0]["due_ns"]
         assert {later - due for due, later in pairwise(dues)} == {300_000_000}
