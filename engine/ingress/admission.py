@@ -34,6 +34,7 @@ class Message:
     size: int
     overloaded: bool = False
     vectors: int = 0  # that got slots when it was accepted
+    published_ns: int = 0  # when it got them
     place: Place | None = None  # in Kafka
 
     def expired(self, age_max_ms: int) -> Expired:

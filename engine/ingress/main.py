@@ -210,7 +210,7 @@ class Ingress:
         """False: no room."""
         if not self._take(message, worker):
             return False
-        self.stage.record(time.monotonic_ns() - message.received_ns)
+        self.stage.record((message.published_ns or time.monotonic_ns()) - message.received_ns)
         self._release_behind((message.envelope.company_id, message.envelope.service_source), worker)
         return True
 

@@ -7,6 +7,7 @@ comes after can be done again from the record, and is, when this process died in
 """
 
 import logging
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -243,6 +244,7 @@ class Sequencer:
         inputs.publish(byte_position + size)  # accepted
         self.next_position += 1
         fill_slots(requests, inputs, byte_position, self.batch)
+        message.published_ns = time.monotonic_ns()  # before it is: its worker may take it at once
         requests.publish(first + count)
         self._apply_parts(head, decisions, envelope.company_id, envelope.service_source)
         return True
