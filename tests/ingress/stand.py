@@ -169,7 +169,7 @@ def release(shared: Shared) -> None:
         ring.release(ring.head)
     inputs = shared.inputs
     for position, _ in inputs.records(inputs.tail, inputs.head):
-        number = int(records.read(inputs, position, whole=False).head.position)
+        number = records.read(inputs, position, whole=False).head.position
         shared.verdicts[number & (limits.INPUTS_IN_FLIGHT_MAX - 1)] = verdict_word(number, Verdict.DONE)
 
 
