@@ -21,7 +21,7 @@ from engine.contract.names import Bus
 from engine.cores import cores_for
 from engine.logs import open_log
 from engine.settings import Settings
-from engine.shared import EGRESS, BusState, Engine, Phase, Seat, Shared, ring_bell
+from engine.shared import BusState, Engine, Phase, Seat, Shared
 from fastpath.doorbell import resolve_policy
 
 PR_SET_PDEATHSIG = 1
@@ -50,7 +50,6 @@ class Child:
             self.row[name].data for name in ("phase", "phase_ns", "pulse_ns")
         )
         self.log = open_log(seat.name)
-        self.egress_bell = EGRESS.row
         self.cores = cores_for(settings)
         self._ending = False
 
@@ -97,10 +96,6 @@ class Child:
         policy, spin_ns = resolve_policy(self.settings.engine.wait, self.cores, processes_before)
         self.log.info("waits by %s: %d cores, %d processes before it", policy, self.cores, processes_before)
         return policy, spin_ns
-
-    def ring_bell(self, worker: int) -> int:
-        """Index of the doorbell of whoever serves this worker's rings."""
-        return ring_bell(worker)
 
     def _end(self, *_: object) -> None:
         self._ending = True

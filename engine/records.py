@@ -11,21 +11,10 @@ import numpy as np
 
 from fastpath import layout
 from fastpath import records as compiled
-from fastpath.records import Head, position_of, write
+from fastpath.records import Head as Head
+from fastpath.records import position_of as position_of
+from fastpath.records import write as write
 from fastpath.ring import ByteRing
-
-__all__ = [
-    "DECISION_BYTES",
-    "HEAD_BYTES",
-    "LENGTHS",
-    "TEXTS",
-    "Head",
-    "Record",
-    "bytes_needed",
-    "position_of",
-    "read",
-    "write",
-]
 
 HEAD_BYTES = layout.input_record_dtype.itemsize
 DECISION_BYTES = layout.vector_decision_dtype.itemsize

@@ -117,7 +117,13 @@ class Limits:
     keys_total: int = knob(
         1024, "of all companies together; decides most of the shared memory", unit="keys", low=1, high=65_536
     )
-    queue: int = knob(1024, "waiting for each company", unit="messages", low=1, high=65_536)
+    queue: int = knob(
+        1024,
+        "waiting for each company at each worker; as many again by their names",
+        unit="messages",
+        low=1,
+        high=65_536,
+    )
     junk_per_s: int = knob(
         200, "of unattributed rejections; beyond: a counted summary", unit="reports a second", low=1, high=100_000
     )
@@ -194,7 +200,7 @@ class Auth:
     hs256_secret_file: str = knob("", "the shared secret, 32 bytes and more", secret=True)
     audience: str = knob("ml", "that a token must be for")
     issuer: str = knob("", "that a token must be from; empty: not checked")
-    operator_company: str = knob("", "whose `operator` scope is honoured; empty: nobody's", rule=NAME)
+    operator_company: str = knob("", "reserved: no operation asks for the scope `operator` yet", rule=NAME)
 
 
 @dataclass(frozen=True)
@@ -206,13 +212,13 @@ class Models:
 @dataclass(frozen=True)
 class Registry:
     url: str = knob(
-        "sqlite:///tickpath.db", "database of the registry", rule=_schemes("sqlite", "postgresql", "postgresql+psycopg")
+        "sqlite:///tickpath.db", "reserved: not used yet", rule=_schemes("sqlite", "postgresql", "postgresql+psycopg")
     )
 
 
 @dataclass(frozen=True)
 class Http:
-    listen: str = knob("127.0.0.1:8080", "REST, dashboard, /health, /metrics", rule=ADDRESS)
+    listen: str = knob("127.0.0.1:8080", "/health, /metrics", rule=ADDRESS)
     tls_cert: str = knob("", "the server's certificate, PEM")
     tls_key: str = knob("", "the server's private key, PEM", secret=True)
     insecure: bool = knob(False, "allow plain text beyond loopback, where something else encrypts")
@@ -220,7 +226,7 @@ class Http:
 
 @dataclass(frozen=True)
 class Grpc:
-    listen: str = knob("127.0.0.1:8081", "Open Inference Protocol and management", rule=ADDRESS)
+    listen: str = knob("127.0.0.1:8081", "reserved: nothing listens there yet", rule=ADDRESS)
     tls_cert: str = knob("", "the server's certificate, PEM")
     tls_key: str = knob("", "the server's private key, PEM", secret=True)
     insecure: bool = knob(False, "allow plain text beyond loopback, where something else encrypts")
@@ -230,7 +236,7 @@ class Grpc:
 class Redis:
     url: str = knob(
         "",
-        "backup queue for configuration and deployment commands; empty: none",
+        "reserved: not used yet",
         rule=_schemes("redis", "rediss", "unix"),
     )
 
@@ -280,11 +286,11 @@ def _contradictions(settings: Settings) -> list[str]:
         if value & (value - 1):
             below = 1 << (value.bit_length() - 1)
             problems.append(f"engine.{name} = {value} is no power of two; nearest are {below} and {2 * below}")
-    needed = 2 * engine.max_batch + limits.vectors  # three quarters of a ring are for vectors, the rest for rejections
-    if engine.requests_slots * 3 // 4 < needed:
+    needed = 2 * engine.max_batch + limits.vectors
+    if engine.requests_slots < needed:
         problems.append(
-            f"engine.requests_slots = {engine.requests_slots} is too small: three quarters of it must hold two "
-            f"microbatches and a message, {needed} slots; raise it or lower engine.max_batch"
+            f"engine.requests_slots = {engine.requests_slots} is too small: it must hold two microbatches and a "
+            f"message, {needed} slots; raise it or lower engine.max_batch"
         )
     if limits.token_bytes >= limits.message_bytes:
         problems.append(

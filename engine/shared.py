@@ -220,7 +220,7 @@ def regions(settings: Settings, workers: int) -> list[Region]:
     | kafka_in | kafka; tail: ingress | ingress |
     | kafka_out | egress; tail: kafka, once Kafka confirmed it | kafka |
 
-    The watch reads all but `bells`, `histograms` and `rejections`, from beside.
+    The watch reads `inputs`, answers, verdicts, windows and the tables of keys, plans and versions from beside.
     """
     slots = settings.engine.requests_slots
     keys = settings.limits.keys_total
@@ -281,9 +281,7 @@ class Shared:
         self.kafka_out: ByteRing | None = None
         if settings.bus.kafka.bootstrap:
             self.kafka_in, self.kafka_out = ByteRing(arena.memory("kafka_in")), ByteRing(arena.memory("kafka_out"))
-        self.requests = [
-            Ring(arena.memory(f"requests.{k}"), layout.request_slot_dtype, observed=True) for k in range(workers)
-        ]
+        self.requests = [Ring(arena.memory(f"requests.{k}"), layout.request_slot_dtype) for k in range(workers)]
         self.answers = [
             Ring(arena.memory(f"answers.{k}"), layout.answer_slot_dtype, observed=True) for k in range(workers)
         ]

@@ -8,10 +8,10 @@ slot's counts are never trusted beyond its arrays.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 
+from fastpath.items cimport items_address
 from fastpath.layout cimport CONTRIBUTIONS_MAX, HORIZONS, PATTERNS_MAX, SHAP_MAX, SYMBOL_MAX, answer_slot
 from fastpath.ring cimport Ring
 from fastpath.wire cimport (
@@ -45,11 +45,8 @@ cdef void _message(wire_out *out, uint32_t number, bytes content) noexcept:
 
 cdef const answer_slot *_slot(object held) except NULL:
     """Of one answer slot; whoever holds the object keeps it."""
-    cdef Py_buffer view
-    PyObject_GetBuffer(held, &view, PyBUF_SIMPLE)
-    cdef const answer_slot *slot = <const answer_slot *> view.buf
-    cdef uint64_t size = <uint64_t> view.len
-    PyBuffer_Release(&view)
+    cdef uint64_t size = 0
+    cdef const answer_slot *slot = <const answer_slot *> items_address(held, 1, "an answer slot", False, &size)
     if size < sizeof(answer_slot):
         raise ValueError(f"an answer slot has {sizeof(answer_slot)} bytes, found {size}")
     return slot

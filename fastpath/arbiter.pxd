@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint64_t
 
-from fastpath.layout cimport epoch_state, stream_row, stream_state
+from fastpath.layout cimport stream_state
 
 cdef enum:                              # what an input, or a heartbeat, is to its stream
     ARRIVAL_FIRST = 1                   # of a stream without state
@@ -18,12 +18,6 @@ cdef struct verdict:
     int arrival
     uint64_t missing                    # sequences just before it
 
-cdef verdict judge(const stream_state *state, uint64_t epoch, uint64_t sequence) noexcept nogil
-cdef verdict judge_heartbeat(const stream_state *state, uint64_t epoch, uint64_t sequence) noexcept nogil
-cdef void follow(
-    stream_state *states, stream_row *row,
-    uint64_t position, uint64_t epoch, uint64_t sequence, int64_t minute, bint heartbeat,
-) noexcept nogil
 cdef uint64_t added(uint64_t a, uint64_t b) noexcept nogil             # at most 2^64 - 1
 cdef const stream_state *standing(states, rows, uint64_t index) except NULL
 cdef uint64_t gaps_since(const stream_state *state, int64_t oldest_minute) noexcept nogil

@@ -9,12 +9,12 @@ reader stores `sleeping`, fences, then loads the heads. The two full fences have
 the writer finds the reader asleep and rings, or the reader finds what was published and stays up.
 """
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uint64_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport read, write
 
 from fastpath.atomics cimport fence_full, load_acquire, load_relaxed, spin_pause, store_relaxed
+from fastpath.items cimport items_address
 from fastpath.layout cimport doorbell_word
 from fastpath.ring cimport Cursors
 
@@ -64,11 +64,8 @@ cdef class Doorbell:
     """
 
     def __cinit__(self, memory, int fd):
-        cdef Py_buffer view
-        PyObject_GetBuffer(memory, &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
-        cdef uint64_t address = <uint64_t> view.buf
-        cdef uint64_t size = <uint64_t> view.len
-        PyBuffer_Release(&view)
+        cdef uint64_t size = 0
+        cdef uint64_t address = items_address(memory, 1, "a doorbell", True, &size)
         if size != sizeof(doorbell_word) or address % 8:
             raise ValueError(
                 f"a doorbell needs {sizeof(doorbell_word)} bytes at a multiple of 8, "
@@ -190,8 +187,8 @@ cdef class Doorbell:
 def resolve_policy(str setting not None, int cores, int processes_before_me):
     """The way a process waits: (policy, nanoseconds it spins before it blocks).
 
-    `auto` lets at most `cores - 2` processes spin for good, those that come first; the others spin
-    for a moment and then block. `cores` are those that the processes may run on.
+    `auto` lets at most `cores - 2` processes spin, those that come first; the others spin for a
+    moment and then block. `cores` are those that the processes may run on.
     """
     if setting == "auto":
         return ("spin", 0) if processes_before_me < cores - 2 else ("block", spin_before_block_ns)

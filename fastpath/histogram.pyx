@@ -3,15 +3,15 @@
 A process records into its own rows of the shared file; control reads all rows whenever it likes.
 
 What must stay true: a row has one writer. A reader may find a row between two stores, so sums over
-rows take the buckets alone as the truth; `count`, `sum_ns` and `max_ns` may be one record apart.
+rows take the buckets alone as the truth; `count` and `sum_ns` may be one record apart.
 
 Values below 64 ns have a bucket each; above, each octave is cut into 64. The last bucket, from about
 two hours and a quarter, also holds everything larger.
 """
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int64_t, uint64_t
 
+from fastpath.items cimport items_address
 from fastpath.layout cimport BUCKETS, histogram_row
 
 import numpy as np
@@ -44,11 +44,8 @@ cdef class Histogram:
     cdef histogram_row *words
 
     def __cinit__(self, row):
-        cdef Py_buffer view
-        PyObject_GetBuffer(row, &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
-        cdef uint64_t address = <uint64_t> view.buf
-        cdef uint64_t size = <uint64_t> view.len
-        PyBuffer_Release(&view)
+        cdef uint64_t size = 0
+        cdef uint64_t address = items_address(row, 1, "a histogram", True, &size)
         if size != sizeof(histogram_row):
             raise ValueError(f"a histogram needs one row of {sizeof(histogram_row)} bytes, found {size} bytes")
         self.row = row
@@ -60,8 +57,6 @@ cdef class Histogram:
         self.words.buckets[_bucket(value)] += 1
         self.words.count += 1
         self.words.sum_ns += value
-        if value > self.words.max_ns:
-            self.words.max_ns = value
 
 
 def bucket_bounds():

@@ -293,8 +293,6 @@ cdef class Lanes:
         """A few lanes of the block by one row: the next window's, then the guess, then those that are furthest behind."""
         cdef block *own = &self.of[b]
         cdef int64_t open = own.open, each, row = self._done(b, open + 1)[0] if self.span > 1 else open
-        if own.key == NOBODY:
-            return False
         if row >= open:
             if own.guessed == open + 1 and own.wanted:
                 self._make_guess(b)

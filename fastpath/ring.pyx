@@ -17,6 +17,7 @@ from libc.string cimport memcpy
 from fastpath.atomics cimport (
     failpoint, fence_acquire, fence_release, load_acquire, load_relaxed, store_relaxed, store_release,
 )
+from fastpath.items cimport items_address
 from fastpath.layout cimport ring_cursors
 
 import numpy as np
@@ -39,11 +40,8 @@ cdef class Cursors:
     """What both kinds of ring have: the cursors, and everything but how room is claimed."""
 
     cdef int place(self, memory, uint64_t unit_bytes, bint observed) except -1:
-        cdef Py_buffer view
-        PyObject_GetBuffer(memory, &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
-        cdef uint64_t address = <uint64_t> view.buf
-        cdef uint64_t size = <uint64_t> view.len
-        PyBuffer_Release(&view)
+        cdef uint64_t size = 0
+        cdef uint64_t address = items_address(memory, 1, "a ring", True, &size)
         if unit_bytes == 0 or size <= CURSOR_BYTES or (size - CURSOR_BYTES) % unit_bytes != 0 \
                 or not _is_power_of_two((size - CURSOR_BYTES) // unit_bytes):
             raise ValueError(

@@ -22,7 +22,7 @@ from fastpath.wire cimport wire_vector
 
 # -- slots -----------------------------------------------------------------------------------------
 
-def fill_slots(Ring requests not None, ByteRing inputs not None, uint64_t position, Batch batch):
+def fill_slots(Ring requests not None, ByteRing inputs not None, uint64_t position, Batch batch not None):
     """All slots of one input, which were claimed; the ring's head is left to the caller.
 
     Parameters
@@ -34,7 +34,7 @@ def fill_slots(Ring requests not None, ByteRing inputs not None, uint64_t positi
         inputs.view(position, sizeof(input_record)), 0, sizeof(input_record), "a record", False)
     cdef const vector_decision *decisions = NULL
     cdef request_slot *slot
-    cdef bint with_vectors = record.kind == KIND_VECTOR and batch is not None
+    cdef bint with_vectors = record.kind == KIND_VECTOR
     cdef uint64_t n, count = record.count
     if with_vectors:
         decisions = <const vector_decision *> item_address(

@@ -206,8 +206,8 @@ def test_a_bad_variable_is_told_by_its_name(name: str, value: str, expected: str
         ),
         (
             "[engine]\nrequests_slots = 256\nmax_batch = 128\n",
-            "engine.toml: engine.requests_slots = 256 is too small: three quarters of it must hold two microbatches "
-            "and a message, 320 slots; raise it or lower engine.max_batch",
+            "engine.toml: engine.requests_slots = 256 is too small: it must hold two microbatches and a "
+            "message, 320 slots; raise it or lower engine.max_batch",
         ),
         (
             "[limits]\nmessage_bytes = 4096\n",

@@ -162,7 +162,7 @@ class Delivery:
             batch = list(self._unconfirmed)  # what is sent from here on is not behind this PING
             connection = await self.nats.pinged()
             for pending in batch:
-                if pending.nats_connection == connection:
+                if connection and pending.nats_connection == connection:
                     self._stages[Stage.CONFIRM].record(time.monotonic_ns() - pending.sent_ns)
                     self._finish(pending)
             self._unconfirmed = [pending for pending in self._unconfirmed if not pending.done]
@@ -234,9 +234,9 @@ class Delivery:
     def empty_outbox(self) -> None:
         """Sends NATS what it missed while it was away."""
         if self.nats is not None:
-            for pending in self.nats.empty_outbox():
+            for pending, connection in self.nats.empty_outbox():
                 if not pending.done:  # then Kafka has not confirmed it, and NATS may
-                    pending.nats_connection = self.nats.connection
+                    pending.nats_connection = connection
                     self._unconfirmed.append(pending)
                     self.something_sent.set()
         waiting = (each.waiting_bytes for each in (self.nats, self.kafka) if each is not None)

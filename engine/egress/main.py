@@ -116,9 +116,9 @@ class Egress:
                 for gathered in gatherer.drain():
                     self.delivery.enter(gathered)
             self.delivery.hear_kafka()
+            is_through = self.delivery.send()
             self.delivery.empty_outbox()
             self._send_reports()
-            is_through = self.delivery.send()
         except Exception as error:  # event loops only log what a callback raises
             self.broken = error
             return

@@ -78,23 +78,23 @@ class NatsOut:
             self.waiting_bytes -= len(self.outbox.popleft()[0].body)
             self.counters[Count.OUTBOX_DROPPED] += 1
 
-    def empty_outbox(self) -> list[Any]:
-        """Writes what waits, as far as the connection stands. Whose that was."""
+    def empty_outbox(self) -> list[tuple[Any, int]]:
+        """Writes what waits, as far as the connection stands. Whose that was, and which connection carried it."""
         written = []
         while self.outbox and self.link.is_up:
             answer, owner = self.outbox[0]
             connection = self.connection
             try:
                 self.publish(answer)
-            except MaxPayloadError:  # another bus has it; nothing behind it may wait for ever
+            except MaxPayloadError:  # the other bus has it, or will have; nothing behind it may wait for ever
                 self.log.error("nats: an answer of %d bytes is more than it takes; dropped", len(answer.body))
                 self.counters[Count.OUTBOX_DROPPED] += 1
+                connection = 0
             except (NatsError, OSError) as error:
                 self.log.warning("nats: %s; the outbox goes out once it is back", error)
                 break
-            if self.outbox and self.outbox[0][1] is owner:
-                self.outbox.popleft()
-                self.waiting_bytes -= len(answer.body)
-            if connection == self.connection:
-                written.append(owner)
+            self.outbox.popleft()
+            self.waiting_bytes -= len(answer.body)
+            if connection:
+                written.append((owner, connection))
         return written

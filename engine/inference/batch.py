@@ -4,7 +4,7 @@ Owns their layout; each worker allocates one set at its start and fills it again
 What must stay true: record i belongs to slot i of the microbatch, whatever the others are.
 """
 
-from typing import Annotated, Any, ClassVar, get_origin, get_type_hints
+from typing import Annotated, ClassVar, get_origin, get_type_hints
 
 import numpy as np
 
@@ -88,8 +88,3 @@ def new_batch(slots: int) -> Batch:
     batch = Batch(slots)
     batch.key[:], batch.extra[:] = -1, np.nan
     return batch
-
-
-def as_kernel_sees(array: np.ndarray, dtype: np.dtype) -> Any:
-    """The same memory, with text as bytes."""
-    return array.view(dtype)

@@ -17,9 +17,10 @@ import numpy as np
 from engine import limits
 from engine.child import Child
 from engine.contract.names import Reason
-from engine.inference.microbatch import EXPIRED, PASS, cut, judge, refuse, stamp, tally
+from engine.inference.batch import EXPIRED, PASS
+from engine.inference.microbatch import cut, judge, refuse, stamp, tally
 from engine.inference.predictor import Predictor
-from engine.shared import EGRESS, INGRESS, Count, Phase, Stage
+from engine.shared import EGRESS, INGRESS, Count, Phase, Stage, ring_bell
 from fastpath.ring import Ring
 
 FULL_WAIT_MS = 1  # how long to sleep where egress has no room, and look again
@@ -58,7 +59,7 @@ def serve(child: Child, predictor: Predictor, worker: int) -> int:
     """Serves ring `worker` until the engine ends. Exit status."""
     shared, settings = child.shared, child.settings
     requests, answers = shared.requests[worker], shared.answers[worker]
-    bell = shared.bells[child.ring_bell(worker)]
+    bell = shared.bells[ring_bell(worker)]
     ingress_bell, egress_bell = shared.bells[INGRESS.row], shared.bells[EGRESS.row]
     policy, spin_ns = child.policy(worker)
     by_itself = settings.engine.wait == "auto"

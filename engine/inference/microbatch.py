@@ -7,10 +7,10 @@ takes a key further than its window has steps to spare, so that a repeated slot 
 import numpy as np
 
 from engine.contract.names import Kind, Reason, Status
+from engine.inference.batch import EXPIRED, PASS, PREDICT
 from engine.inference.jit import kernel
 from engine.shared import Count
 
-PASS, PREDICT, EXPIRED = 0, 1, 2  # verdicts on a slot
 VECTOR = int(Kind.VECTOR)
 REJECTED, EXPIRED_STATUS, DEGRADED, WARMING = (
     int(each) for each in (Status.REJECTED, Status.EXPIRED, Status.DEGRADED, Status.WARMING)

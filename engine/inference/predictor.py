@@ -81,7 +81,6 @@ class Predictor:
         self._settle()
         self._extras, self._cross_asset = constants.plan_table(self.plans, self._groups)
         self._bounds = self._bounds_by_plan()
-        self._answers = self._windows = np.empty(0)
         # It counts for no breaker, and the row goes on saying that this process is loading.
         child = self.child
         self._in_row(np.zeros_like(child))
@@ -233,13 +232,13 @@ class Predictor:
         self._breakers.spared = version
 
     def _view(self, requests: np.ndarray, answers: np.ndarray, windows: np.ndarray) -> None:
-        """The rings as kernels see them; made once, because a worker has one of each."""
+        """The rings as kernels see them, with text as bytes; made once, because a worker has one of each."""
         self._requests, self._answers, self._windows = requests, answers, windows
         self._ran_last = []
-        self._request_view = arrays.as_kernel_sees(requests, arrays.request_dtype)
-        self._answer_view = arrays.as_kernel_sees(answers, arrays.answer_dtype)
+        self._request_view = requests.view(arrays.request_dtype)
+        self._answer_view = answers.view(arrays.answer_dtype)
         self._answer_bytes = answers.view("u1").reshape(len(answers), answers.dtype.itemsize)
-        self._window_view = arrays.as_kernel_sees(windows, arrays.entry_dtype)
+        self._window_view = windows.view(arrays.entry_dtype)
         for lanes in self._lanes:
             lanes.reset(len(windows))
         for patterns in self._patterns:

@@ -11,11 +11,12 @@ gathered before the next slot of its key comes.
 
 import numpy as np
 
+from engine.contract.names import Flag
 from engine.inference.batch import COLUMNS, EXPIRED, IMAGE_MINUTES, LSTM_MINUTES, PAIRS_MAX, PASS
 from engine.inference.features import FEATURES, MASK, observe, settle, show_time
 from engine.inference.jit import kernel
 
-UNFAMILIAR = 8  # names.Flag.UNFAMILIAR; kernels know numbers only
+UNFAMILIAR = int(Flag.UNFAMILIAR)  # kernels know numbers only
 BOUNDS = FEATURES + 1  # of the features, then of the volatility
 
 

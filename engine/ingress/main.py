@@ -25,7 +25,7 @@ from engine.ingress.reports import Reports
 from engine.ingress.sequencing import Sequencer
 from engine.ingress.sources import Sources
 from engine.ingress.turns import Turns
-from engine.shared import INGRESS, KAFKA, BusState, Count, Engine, Phase, Stage
+from engine.shared import EGRESS, INGRESS, KAFKA, BusState, Count, Engine, Phase, Stage, ring_bell
 from engine.tenancy.tokens import Verifier
 from fastpath.histogram import quantiles
 
@@ -60,7 +60,9 @@ class Ingress:
         self.stage = shared.stage(INGRESS, Stage.INGRESS)
         self.sources = Sources(child, self.from_nats, self.from_local, self._oversized)
         self.wakes_early = child.cores > (2 if settings.engine.cpus else 1)  # a worker must not wake on this core
-        self.heard: dict[str, float] = {}
+        self._nats_state = child.row["bus_nats"].data
+        self._kafka_state = shared.children["bus_kafka"][KAFKA.row :].data
+        self.heard: dict[str, int] = {}  # companies, and when, by CLOCK_MONOTONIC
         self.gaps = GapWait(limits.GAP_MESSAGES_MAX)
         self.offsets = Offsets(shared)
         self.recovery: Recovery | None = None  # while Kafka is read again, what other buses brought waits here
@@ -131,9 +133,9 @@ class Ingress:
 
     def read_kafka(self) -> None:
         """Some records, as long as their companies have room: Kafka keeps what is not read now."""
-        if self.offsets.ring is None or self._draining:
+        if (ring := self.offsets.ring) is None or self._draining:
             return
-        count = 0
+        head, count = ring.head, 0
         try:
             for place, record in islice(self.offsets.waiting(self._has_room), limits.KAFKA_READ_MAX):
                 subject = f"{FEATURES_SUBJECT}.{record.key.replace('/', '.', 1)}" if record.key else None
@@ -143,8 +145,8 @@ class Ingress:
             self.broken = error
             return
         self.offsets.advance(self.sequencer.tail_position)
-        self.bell.sleep()  # then looks once more: what came before this is seen here, what comes after rings
-        if count:
+        self.bell.sleep()  # what comes from here on rings
+        if count or ring.head != head:
             self.turns.soon()
 
     def take(self, raw: bytes, subject: str | None, bus: Bus) -> None:
@@ -168,14 +170,14 @@ class Ingress:
                 self.child.log.exception("a message could not be read")
                 error = Refused(Reason.INTERNAL, "the engine could not read this message; its operator has the details")
             self.reports.report(admission.claimed(envelope) if envelope else admission.Claimed(), error)
-            self._settle(place)
+            self.offsets.settle(place, self.sequencer.next_position - 1)
             self._ring_egress()
             return ""
-        self.heard[envelope.company_id] = time.monotonic()
+        self.heard[envelope.company_id] = received_ns
         message = admission.Message(envelope, kind, tier, bus, received_ns, received_unix_ns, len(raw), place=place)
         worker = self.sequencer.worker_of(envelope.company_id, envelope.service_source)
         if self.wakes_early and bus != Bus.KAFKA:  # beside another bus most of its records are copies
-            self.shared.bells[self.child.ring_bell(worker)].ring()  # its worker wakes up while this is decided
+            self.shared.bells[ring_bell(worker)].ring()  # its worker wakes up while this is decided
         self.counters[Count.DROPPED] += not self.queues[worker].put(message)
         return envelope.company_id
 
@@ -184,13 +186,14 @@ class Ingress:
         if self.broken is not None:
             return
         queue = self.queues[worker]
-        bell = self.shared.bells[self.child.ring_bell(worker)]
+        bell = self.shared.bells[ring_bell(worker)]
         unverified = int(self.counters[Count.UNVERIFIED])
 
         def accept(message: admission.Message) -> bool:
             if time.monotonic_ns() >= until_ns:
                 return False
-            return self._waits_for_other_bus(message) or self._accept(message, worker)
+            kept = self._waits_for_other_bus(message)
+            return self._take(message, worker) if kept is None else kept
 
         try:
             queue.take_while(accept)
@@ -206,46 +209,44 @@ class Ingress:
             self.bell.sleep()
             self.turns.retry()
 
-    def _accept(self, message: admission.Message, worker: int) -> bool:
-        """False: no room."""
-        if not self._take(message, worker):
+    def _take(self, message: admission.Message, worker: int) -> bool:
+        """By the sequencer, and what waited for it behind it. False: no room."""
+        if not self._take_one(message, worker):
             return False
-        self.stage.record((message.published_ns or time.monotonic_ns()) - message.received_ns)
         self._release_behind((message.envelope.company_id, message.envelope.service_source), worker)
         return True
 
-    def _take(self, message: admission.Message, worker: int) -> bool:
+    def _take_one(self, message: admission.Message, worker: int) -> bool:
         """By the sequencer; then a record of Kafka is settled."""
         envelope = message.envelope
         if not self.sequencer.take(message, worker):
             return False
+        if message.published_ns:
+            self.stage.record(message.published_ns - message.received_ns)
         self.queues[worker].charge(envelope.company_id, message.vectors)
-        self._settle(message.place)
+        self.offsets.settle(message.place, self.sequencer.next_position - 1)
         if message.place is not None and message.kind == Kind.VECTOR:
             minute = self.sequencer.newest_minute(envelope.company_id, envelope.service_source)
             if minute is not None:
                 self.offsets.note_minute(message.place, *minute)
         return True
 
-    def _settle(self, place: Place | None) -> None:
-        if place is not None:
-            self.offsets.settle(place, self.sequencer.next_position - 1)
-
     def _release_behind(self, name: tuple[str, str], worker: int) -> None:
         """What waited for a message that came now."""
         while (behind := self.gaps.first(name)) is not None and not self.sequencer.leaves_gap(behind):
-            if not self._take(behind, worker):
+            if not self._take_one(behind, worker):
                 break  # looked at again when it is due
             self.gaps.pop(name)
 
-    def _waits_for_other_bus(self, message: admission.Message) -> bool:
-        """Whether it was kept, because those missing before it may still come."""
-        wait_ns = self._gap_wait_ns() if self.sequencer.leaves_gap(message) else 0
-        name = (message.envelope.company_id, message.envelope.service_source)
-        if wait_ns == 0:  # a bus went away, or an epoch began, while others waited: they go first, or would be late
-            while self.gaps.precedes(message) and self._move_on(name):
-                pass
-            return False
+    def _waits_for_other_bus(self, message: admission.Message) -> bool | None:
+        """True: kept, those missing before it may still come. False: no room for one before it. None: its turn."""
+        wait_ns, name = self._gap_wait_ns(), (message.envelope.company_id, message.envelope.service_source)
+        if wait_ns == 0 or not self.sequencer.leaves_gap(message):
+            # A bus went away, or an epoch began, while others waited: they go first, or would be late.
+            while self.gaps.count and self.gaps.precedes(message):
+                if not self._move_on(name):
+                    return False
+            return None
         while not self.gaps.hold(message, message.received_ns + wait_ns):
             if not self._move_on(name):
                 return False
@@ -255,9 +256,8 @@ class Ingress:
 
     def _gap_wait_ns(self) -> int:
         """As long as the other bus lags; 0 where a single bus is up, or nothing more is taken."""
-        up = int(self.child.row[0]["bus_nats"] == BusState.UP)
-        up += int(self.shared.children[KAFKA.row]["bus_kafka"] == BusState.UP)
-        if up + bool(self.sources.producers) < 2 or self._draining:
+        up = (self._nats_state[0] == BusState.UP) + (self._kafka_state[0] == BusState.UP) + bool(self.sources.producers)
+        if up < 2 or self._draining:
             return 0
         low_ns, high_ns = self.settings.bus.gap_wait_ms * 1_000_000, self.settings.engine.deadline_ms * 500_000
         return min(max(self._lag_ns, low_ns), high_ns)
@@ -269,7 +269,7 @@ class Ingress:
         try:
             for name in self.gaps.due(now_ns):
                 if self._move_on(name):
-                    self.turns.soon()
+                    self.shared.bells[ring_bell(self.sequencer.worker_of(*name))].ring()
         except Exception as error:  # as in `pump`
             self.broken = error
             return
@@ -279,16 +279,15 @@ class Ingress:
     def _move_on(self, name: tuple[str, str]) -> bool:
         """Gives up on what is missing before a stream's first message that waits. False: no room for it."""
         first, worker = self.gaps.first(name), self.sequencer.worker_of(*name)
-        if first is None or not self._take(first, worker):
+        if first is None or not self._take_one(first, worker):
             return False
         self.gaps.pop(name)
         self._release_behind(name, worker)
         return True
 
     def _turn(self) -> None:
-        """Moves on whatever waits; a worker, or egress, may have made room."""
+        """Moves on whatever waits; who needs room for it makes some of what is done."""
         slice_ns = self.turns.begin()
-        self._advance()
         if self.recovery is not None and self.recovery.over:
             if self.recovery.let_in(time.monotonic_ns() + slice_ns, self._has_room, self._enter):
                 self.recovery = None
@@ -297,6 +296,7 @@ class Ingress:
         for worker, queue in enumerate(self.queues):
             if queue.count:
                 self.pump(worker, time.monotonic_ns() + slice_ns)
+        self._advance()
         self.sources.resume(self._has_room, reading=not self._draining)
         self.read_kafka()
 
@@ -310,7 +310,7 @@ class Ingress:
         self._turn()
 
     def _ring_egress(self) -> None:
-        self.shared.bells[self.child.egress_bell].ring()
+        self.shared.bells[EGRESS.row].ring()
 
     def _oversized(self, detail: str) -> None:
         self.counters[Count.MESSAGES] += 1
@@ -331,7 +331,7 @@ class Ingress:
             lag_ns = quantiles(self.shared.histograms[INGRESS.row, Stage.BUS_LAG : Stage.BUS_LAG + 1], [0.99])[0]
             self._lag_ns = 0 if math.isnan(lag_ns) else int(lag_ns)
             self._refresh_keys()
-            self.heard = {company: at for company, at in self.heard.items() if now - at < TENANT_SECONDS}
+            self.heard = {company: at for company, at in self.heard.items() if now - at / 1e9 < TENANT_SECONDS}
             self.counters[Count.TENANTS] = len(self.heard)
         verified, evicted = self.verifier.signatures_checked, self.sequencer.tables.keys.evicted
         for count, now_at in ((Count.TOKENS_VERIFIED, verified), (Count.WINDOWS_EVICTED, evicted)):

@@ -65,12 +65,10 @@ class Offsets:
             self._unsettled.append(place)
             yield place, record
 
-    def more(self) -> bool:
-        return self.ring is not None and self.read < self.ring.head
-
-    def settle(self, place: Place, position: int) -> None:
-        """Its fate is decided: `position` is that of the last accepted input."""
-        place.position = position
+    def settle(self, place: Place | None, position: int) -> None:
+        """The fate of a record, None: of another bus's, is decided: `position` is that of the last accepted input."""
+        if place is not None:
+            place.position = position
 
     def note_minute(self, place: Place, stream: int, minute: int) -> None:
         """A window of this row of the stream table reaches up to this minute."""

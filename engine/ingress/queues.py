@@ -6,7 +6,7 @@ bound a message leaves its name alone, beyond twice the bound nothing.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from engine.contract.names import Tier
 from engine.ingress.admission import Message
@@ -101,7 +101,3 @@ class FairQueue:
                 self._companies.move_to_end(company)
             else:
                 del self._companies[company]
-
-    def __iter__(self) -> Iterator[Message]:
-        for waiting in self._companies.values():
-            yield from waiting.messages

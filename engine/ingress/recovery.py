@@ -48,11 +48,11 @@ class Recovery:
         self, until_ns: int, has_room: Callable[[str], bool], enter: Callable[[bytes, str | None, Bus], str]
     ) -> bool:
         """Enters what is held, as far as there is time, and room for its company. True: nothing is left."""
-        while self.over and self.held and time.monotonic_ns() < until_ns:
+        while self.held and time.monotonic_ns() < until_ns:
             raw, subject, bus = self.held[0]
             if not has_room(subject.split(".")[-2] if subject else ""):
                 break
             self.held.popleft()
             self._held_bytes -= len(raw)
             enter(raw, subject, bus)
-        return self.over and not self.held
+        return not self.held

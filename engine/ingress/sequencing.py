@@ -229,15 +229,9 @@ class Sequencer:
             )
         ]
         raw, decided, count = envelope.without_token(), decisions.tobytes(), head.count
-        if self.next_position - self.tail_position >= limits.INPUTS_IN_FLIGHT_MAX:
-            self.advance_tail()
-            if self.next_position - self.tail_position >= limits.INPUTS_IN_FLIGHT_MAX:
-                return False
-        first = requests.claim(count)
-        size = records.bytes_needed(decided, texts, raw)
-        byte_position = inputs.claim(size) if first >= 0 else -1
+        first, size = requests.claim(count), records.bytes_needed(decided, texts, raw)
+        byte_position = self._room(size) if first >= 0 else -1
         if byte_position < 0:
-            self.advance_tail()
             return False
         head.requests = first
         records.write(inputs.view(byte_position, size), head, decided, texts, raw)
@@ -248,6 +242,16 @@ class Sequencer:
         requests.publish(first + count)
         self._apply_parts(head, decisions, envelope.company_id, envelope.service_source)
         return True
+
+    def _room(self, size: int) -> int:
+        """Where a record of so many bytes may lie; -1: nowhere, until more inputs are done."""
+        for _ in range(2):
+            if self.next_position - self.tail_position < limits.INPUTS_IN_FLIGHT_MAX:
+                byte_position = self.shared.inputs.claim(size)
+                if byte_position >= 0:
+                    return byte_position
+            self.advance_tail()
+        return -1
 
     def _publish_slots(self, record: records.Record, byte_position: int) -> None:
         """After a restart: the slots of a record, where the ring lacks them."""

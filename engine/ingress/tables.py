@@ -50,7 +50,7 @@ class Rows:
         self.companies.setdefault(company, set()).add(name)
 
     def reserve(self, company: str, name: tuple, kept: Container[tuple] = ()) -> int:
-        """The row for a new name. Nothing is written to the table before the input is accepted.
+        """The row for a new name, which says that it is free until the input is accepted.
 
         Parameters
         ----------

@@ -1,8 +1,9 @@
 """Kafka to ingress: records of the features topic into `kafka_in`, and commits of what is done.
 
 Owns the consumer, the ring's head and the partition rows' `placed`, `noted_end`, `answered`. Runs in a thread of
-the kafka process. What must stay true: records of a partition go into the ring in order, each once while the
-engine lives; committed is what ingress calls done and never more; nothing is skipped without a word.
+the kafka process. What must stay true: records of a partition go into the ring in order, each once while this
+process lives, and the arbiter takes each once; committed is what ingress calls done and never more; nothing is
+skipped without a word.
 
 After the loss of the whole engine it begins at the offset that the last commit's metadata names, from which live
 windows can be filled; what lies below the commit is marked as answered.

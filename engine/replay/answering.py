@@ -18,7 +18,8 @@ from engine import limits, records
 from engine.contract.names import Kind, Status
 from engine.egress.encoding import Versions
 from engine.errors import TapeError
-from engine.inference.microbatch import EXPIRED, PASS, PREDICT, cut, stamp
+from engine.inference.batch import EXPIRED, PASS, PREDICT
+from engine.inference.microbatch import cut, stamp
 from engine.inference.models.cuda import Device
 from engine.inference.predictor import Predictor
 from engine.ingress.reading import read_batch, read_envelope

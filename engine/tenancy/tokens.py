@@ -133,11 +133,11 @@ class Verifier:
         """
         if len(token) > self.token_bytes_max or not token.isascii():
             raise _unauthenticated()
-        name = hashlib.sha256(token.encode("ascii")).digest()
+        name = hashlib.blake2b(token.encode("ascii"), digest_size=32).digest()
         found = self._remembered.get(name)
         if found is not None and self._monotonic() < found[1]:
-            claims = found[0]
-            if claims.not_before_unix <= self._clock() and (ended or self._clock() < claims.expires_unix):
+            claims, now_unix = found[0], self._clock()
+            if claims.not_before_unix <= now_unix and (ended or now_unix < claims.expires_unix):
                 return claims
         self._remembered.pop(name, None)
         claims = self._verified(token, ended)

@@ -1,4 +1,4 @@
-"""What replay needs to begin at a segment: windows of live keys, sequence state, plans and versions.
+"""What replay needs to begin at a segment: windows of live keys, plans and versions.
 
 Owns nothing; reads the arena from beside. Runs in the watch process, which holds nobody up while it copies.
 
@@ -59,11 +59,7 @@ def copy_windows(shared: Shared) -> list[tuple[int, int, bytes]]:
 
 
 def tables(shared: Shared) -> Iterator[bytes]:
-    """Frames of the tables, rows in use alone; of plans and versions all, since others name their rows."""
+    """Frames of the tables, all their rows, since others name them."""
     yield tape.pack_table("versions", shared.versions)
     yield tape.pack_table("feature_names", shared.feature_names)
     yield tape.pack_table("plans", shared.plans)
-    streams = np.flatnonzero(shared.streams["taken"])
-    yield tape.pack_table("streams", shared.streams[streams])
-    yield tape.pack_table("stream_states", shared.stream_states[streams])
-    yield tape.pack_table("keys", shared.keys[shared.keys["taken"] != 0])

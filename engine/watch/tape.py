@@ -23,7 +23,7 @@ from fastpath import layout
 from fastpath.arena import LAYOUT_VERSION
 
 MAGIC = b"TICKTAPE"
-FORMAT = 1
+FORMAT = 2
 FRAME = struct.Struct("<IHHII")
 FRAME_BYTES_MAX = 1 << 30
 NAME = re.compile(r"(\d{19})-(\d{6})\.tape", re.ASCII)  # the engine's start in Unix ns, the segment's number
@@ -33,9 +33,6 @@ TABLES = {
     "versions": layout.version_row_dtype,
     "feature_names": np.dtype("S48"),
     "plans": layout.plan_row_dtype,
-    "streams": layout.stream_row_dtype,
-    "stream_states": layout.stream_state_dtype,
-    "keys": layout.key_row_dtype,
 }
 
 

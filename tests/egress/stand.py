@@ -175,9 +175,9 @@ class Desk:
         for gatherer in self.gatherers:
             for gathered in gatherer.drain():
                 self.delivery.enter(gathered)
-        self.delivery.empty_outbox()
         while not self.delivery.send():
             await asyncio.sleep(0)
+        self.delivery.empty_outbox()
 
     def count(self, name: Count) -> int:
         return int(self.counters[name])

@@ -41,7 +41,6 @@ def child():
         counters=memoryview(shared.children["counters"][seat.row]),
         policy=lambda before: ("block", 0),
         log=logging.getLogger("test"),
-        ring_bell=ring_bell,
         pulse=lambda phase: None,
         stopping=lambda: shared.requests[0].tail == shared.requests[0].head,
     )

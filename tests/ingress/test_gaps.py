@@ -9,12 +9,13 @@ import nats
 import pytest
 
 from engine.bus.frames import encode as frame
+from engine.contract.names import Bus
 from engine.ingress.admission import Message
 from engine.ingress.gaps import GapWait
-from engine.shared import INGRESS, BusState, Count, Shared
+from engine.shared import INGRESS, BusState, Count, Shared, Stage
 from tests.egress.role import Server
 from tests.egress.stand import run, until
-from tests.ingress.role import SUBJECT, at_work, settings_for, signed
+from tests.ingress.role import SUBJECT, at_work, opened, settings_for, signed
 from tests.ingress.stand import EPOCH, Sender, sent_now, vector
 from tests.ingress.stand import message as as_admitted
 from tests.ingress.test_ingress import good, take_all
@@ -99,6 +100,10 @@ def test_a_gap_that_the_other_bus_fills_in_time_leaves_in_order_and_nothing_is_l
             assert await take_all(both.ingress, 6) == [(sequence, 0) for sequence in range(1, 7)]
             counters = both.ingress.counters
             assert (counters[Count.LATE], counters[Count.MISSING], counters[Count.DUPLICATES]) == (0, 0, 0)
+            both.by_local(3)
+            await until(lambda: counters[Count.DUPLICATES] == 1, "a copy")
+            stage = both.shared.histograms[INGRESS.row, Stage.INGRESS]
+            assert stage["count"] == 6, "of each input, whether it waited or not, and of no copy"
 
     run(main())
 
@@ -174,5 +179,26 @@ def test_what_waits_when_a_new_epoch_begins_leaves_before_it(buses: Any, token: 
             assert await take_all(both.ingress, 4) == [(sequence, 0) for sequence in (1, 3, 4, 1)]
             counters = both.ingress.counters
             assert (counters[Count.LATE], counters[Count.MISSING]) == (0, 1)
+
+    run(main())
+
+
+def test_nothing_goes_before_what_waited_and_has_no_room_now(
+    shared: Shared, issuer: Issuer, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        ingress = opened(shared, settings_for(issuer))
+        monkeypatch.setattr(ingress, "_gap_wait_ns", lambda: LONG_MS * 1_000_000)
+        for sequence in (1, 3):
+            ingress.take(good(token, sequence), SUBJECT, Bus.NATS)
+        monkeypatch.setattr(ingress, "_gap_wait_ns", lambda: 0)
+        with monkeypatch.context() as meanwhile:
+            take = ingress.sequencer.take
+            meanwhile.setattr(
+                ingress.sequencer, "take", lambda each, worker: each.envelope.sequence != 3 and take(each, worker)
+            )
+            ingress.take(good(token, 4), SUBJECT, Bus.NATS)
+            assert ingress.queues[0].count == 1
+        assert await take_all(ingress, 3) == [(1, 0), (3, 0), (4, 0)]
 
     run(main())

@@ -11,8 +11,11 @@ from engine import limits
 from engine.bus import kafka
 from engine.ingress.offsets import Offsets, Place
 from engine.settings import Kafka
-from engine.shared import Shared
+from engine.shared import INGRESS, Shared
+from tests.egress.stand import run, until
+from tests.ingress.role import opened, settings_for
 from tests.ingress.stand import SMALL, arena
+from tests.system.servers import Issuer
 
 SETTINGS = replace(SMALL, bus=replace(SMALL.bus, kafka=Kafka("127.0.0.1:1")))
 
@@ -106,3 +109,28 @@ def test_windows_are_filled_again_from_the_oldest_record_of_any_live_one(shared:
                 offsets.note_minute(Place(0, 0, offset, False), stream, minute)
     offsets.note_rewinds()
     assert int(shared.partitions[0]["rewind"]) == 1  # of the stream that stopped, whose window is its last minutes
+
+
+def test_a_record_that_came_before_anybody_could_be_rung_has_its_turn(
+    shared: Shared, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        settings = settings_for(issuer)
+        ingress = opened(shared, replace(settings, bus=replace(settings.bus, kafka=SETTINGS.bus.kafka)))
+        shared.kafka[0]["partitions"] = 1
+        ingress.offsets.open(0)
+        ring, bell = shared.kafka_in, shared.bells[INGRESS.row]
+        assert ring is not None
+
+        def come(_: int) -> None:
+            monkeypatch.undo()
+            put(shared, 0, 0)
+            assert not bell.ring(), "ingress is up"
+
+        bell.wake()
+        monkeypatch.setattr(ingress.offsets, "advance", come)  # after it looked, before it can be rung
+        ingress.read_kafka()
+        assert ingress.offsets.read < ring.head
+        await until(lambda: ingress.offsets.read == ring.head, "it looks once more")
+
+    run(main())

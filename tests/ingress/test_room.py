@@ -52,9 +52,8 @@ def test_a_full_inputs_ring_holds_messages_back_until_the_oldest_input_is_done(s
     assert not stand.take(each)  # the oldest is not done, so nothing is freed
     assert inputs.tail == 0
     shared.verdicts[1] = verdict_word(1, Verdict.DONE)
-    assert not stand.take(each)  # this turn frees
-    assert inputs.tail > 0
     assert stand.take(each)
+    assert inputs.tail > 0
     assert stand.sequencer.tail_position == 5
     assert int(stand.last()["input"]) == accepted + 1
 

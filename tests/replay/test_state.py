@@ -12,7 +12,8 @@ import pytest
 
 from engine import limits
 from engine.contract.names import Kind, Status, Tier
-from engine.inference.microbatch import PASS, PREDICT, cut, stamp
+from engine.inference.batch import PASS, PREDICT
+from engine.inference.microbatch import cut, stamp
 from engine.inference.predictor import Predictor
 from engine.inference.windows import enter
 from engine.registry.manifest import fill_versions, read_store

@@ -102,12 +102,12 @@ class Device:
         self._tell = tell
         self.runtime = Runtime()
         self.runtime.call("cudaSetDevice", number)
-        self._stream = ctypes.c_void_p()
-        self.runtime.call("cudaStreamCreateWithFlags", ctypes.byref(self._stream), NON_BLOCKING)
+        self.stream = ctypes.c_void_p()
+        self.runtime.call("cudaStreamCreateWithFlags", ctypes.byref(self.stream), NON_BLOCKING)
 
     def works(self) -> bool:
         try:
-            self.runtime.call("cudaStreamSynchronize", self._stream)
+            self.runtime.call("cudaStreamSynchronize", self.stream)
         except CudaError:
             return False
         return True
@@ -118,10 +118,6 @@ class Device:
             self.lost = why
         self._tell(why)
 
-    @property
-    def stream(self) -> ctypes.c_void_p:
-        return self._stream
-
     def session(self, data: bytes, captured: bool) -> onnxruntime.InferenceSession:
         """Of a graph's bytes, on this GPU; CudaError where the provider is not to be had."""
         options = one_thread()
@@ -129,7 +125,7 @@ class Device:
         mine = {
             **OPTIONS,
             "device_id": str(self.number),
-            "user_compute_stream": str(self._stream.value),
+            "user_compute_stream": str(self.stream.value),
             "enable_cuda_graph": "1" if captured else "0",
         }
         session = onnxruntime.InferenceSession(
