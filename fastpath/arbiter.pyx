@@ -335,8 +335,8 @@ def newest_minute(states, rows, uint64_t index):
     return state.newest_minute if state.applied else 0
 
 
-def use(rows, uint64_t index, uint32_t generation, uint64_t position, int64_t received_ns):
+def use(rows, uint64_t index, uint32_t generation, int64_t received_ns):
     """Notes that an input used the row. False: the row is another owner's, or nobody's."""
     cdef stream_row *row = <stream_row *> item_address(rows, index, sizeof(stream_row), "stream rows", True)
-    row.used, row.used_ns = position, received_ns
+    row.used_ns = received_ns
     return row.taken != 0 and row.generation == generation

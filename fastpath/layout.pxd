@@ -65,7 +65,6 @@ cdef struct request_slot:               # writer: ingress. One vector, with all 
     uint16_t reason                     # REASON_* of the vector, 0: none
     uint8_t kind                        # KIND_*
     uint8_t tier
-    uint8_t late
     uint8_t opens                       # first vector of its minute: a new step begins
     uint8_t outside                     # leaves the window alone: late, or not newer than its key's last
     uint8_t expired                     # too old on arrival, by the envelope's timestamp
@@ -122,7 +121,6 @@ cdef struct answer_slot:                # writer: the worker. Numbers and indexe
     uint8_t kind
     uint8_t status                      # ml.v1.PredictionStatus
     uint8_t tier
-    uint8_t late
     uint8_t has_direction
     uint8_t has_pattern
     uint8_t primary
@@ -130,7 +128,6 @@ cdef struct answer_slot:                # writer: the worker. Numbers and indexe
     uint8_t ensemble_signal
     uint8_t trend_signal
     uint8_t symbol_bytes
-    uint8_t _free
     char symbol[SYMBOL_MAX]
 
 cdef struct window_entry:               # writer: the worker that has the key's shard
@@ -153,12 +150,6 @@ cdef struct report_slot:                # writer: ingress. A message that became
     uint64_t epoch
     uint64_t sequence
     uint16_t reason
-    uint16_t company_bytes
-    uint16_t stream_bytes
-    uint16_t detail_bytes
-    uint16_t correlation_bytes
-    uint8_t verified
-    uint8_t _free
     char company[NAME_MAX]
     char stream[NAME_MAX]
     char detail[DETAIL_MAX]
@@ -173,7 +164,6 @@ cdef struct input_record:               # writer: ingress. The commit point. Tex
     uint64_t requests                   # position of its first slot in its worker's requests ring
     uint64_t epoch
     uint64_t sequence
-    uint64_t next                       # of the stream, after this input
     int64_t received_ns                 # CLOCK_MONOTONIC
     int64_t deadline_ns
     int64_t received_unix_ns
@@ -215,8 +205,8 @@ cdef struct vector_decision:            # of each vector in a record, before the
     uint16_t reason
     uint8_t opens
     uint8_t outside
-    uint8_t fresh                       # the key's row is new with this vector
     uint8_t symbol_bytes
+    uint8_t _free
     char symbol[SYMBOL_MAX]
 
 cdef struct epoch_state:
@@ -238,20 +228,17 @@ cdef struct stream_state:               # writer: ingress. Two for each stream: 
 
 cdef struct stream_row:                 # writer: ingress
     uint64_t active                     # which of its two states stands
-    uint64_t used                       # position of its last input
     int64_t used_ns                     # CLOCK_MONOTONIC, for eviction
     uint32_t generation
     uint32_t shard
     uint32_t taken
-    uint16_t company_bytes
-    uint16_t stream_bytes
+    uint32_t _free
     char company[NAME_MAX]
     char stream[NAME_MAX]
 
 cdef struct key_row:                    # writer: ingress
     int64_t last_ns                     # event time of the last vector within the window
     int64_t minute
-    uint64_t used                       # position of its last input
     int64_t used_ns                     # CLOCK_MONOTONIC, for eviction
     uint32_t stream                     # row of the stream table
     uint32_t stream_generation
@@ -259,8 +246,7 @@ cdef struct key_row:                    # writer: ingress
     uint32_t step
     uint16_t depth
     uint16_t taken
-    uint8_t symbol_bytes
-    uint8_t _free[3]
+    uint8_t _free[4]
     char symbol[SYMBOL_MAX]
 
 
@@ -323,7 +309,6 @@ cdef struct child_row:                  # writer: the child, but for `seat` and 
 cdef struct supervisor_board:           # writer: supervisor
     uint64_t state                      # ENGINE_*
     uint64_t epoch                      # Unix nanoseconds of the engine's start; of its own messages too
-    int64_t started_ns                  # CLOCK_MONOTONIC
     uint64_t tick_ns                    # CLOCK_MONOTONIC of the last tick
     uint64_t shards[SHARDS]             # index of the worker that has each
     uint64_t lives[CHILDREN_MAX]        # LIFE_* of each child row

@@ -8,7 +8,6 @@ class Head:
     requests: int
     epoch: int
     sequence: int
-    next: int
     received_ns: int
     deadline_ns: int
     received_unix_ns: int

@@ -21,7 +21,7 @@ cdef enum:
 cdef class Head:
     """The fields of an `input_record`, a copy; 0 where none is given. Each is named here, in `give` and in `take`."""
 
-    cdef public uint64_t bytes, position, requests, epoch, sequence, next
+    cdef public uint64_t bytes, position, requests, epoch, sequence
     cdef public int64_t received_ns, deadline_ns, received_unix_ns, timestamp
     cdef public uint32_t raw_bytes, stream, generation, missing
     cdef public uint16_t count, worker, reason
@@ -43,7 +43,7 @@ cdef class Head:
     cdef void give(self, input_record *to) noexcept:
         memset(to, 0, sizeof(input_record))
         to.bytes, to.position, to.requests, to.epoch = self.bytes, self.position, self.requests, self.epoch
-        to.sequence, to.next, to.received_ns, to.deadline_ns = self.sequence, self.next, self.received_ns, self.deadline_ns
+        to.sequence, to.received_ns, to.deadline_ns = self.sequence, self.received_ns, self.deadline_ns
         to.received_unix_ns, to.timestamp, to.raw_bytes = self.received_unix_ns, self.timestamp, self.raw_bytes
         to.stream, to.generation, to.missing, to.count = self.stream, self.generation, self.missing, self.count
         to.worker, to.reason, to.kind, to.tier, to.late = self.worker, self.reason, self.kind, self.tier, self.late
@@ -55,7 +55,7 @@ cdef class Head:
 
     cdef void take(self, const input_record *of) noexcept:
         self.bytes, self.position, self.requests, self.epoch = of.bytes, of.position, of.requests, of.epoch
-        self.sequence, self.next, self.received_ns, self.deadline_ns = of.sequence, of.next, of.received_ns, of.deadline_ns
+        self.sequence, self.received_ns, self.deadline_ns = of.sequence, of.received_ns, of.deadline_ns
         self.received_unix_ns, self.timestamp, self.raw_bytes = of.received_unix_ns, of.timestamp, of.raw_bytes
         self.stream, self.generation, self.missing, self.count = of.stream, of.generation, of.missing, of.count
         self.worker, self.reason, self.kind, self.tier, self.late = of.worker, of.reason, of.kind, of.tier, of.late

@@ -46,8 +46,7 @@ def fill_slots(Ring requests not None, ByteRing inputs not None, uint64_t positi
         slot = <request_slot *> (requests.data + ((record.requests + n) & requests.mask) * requests.unit_bytes)
         slot.input, slot.record, slot.index, slot.count = record.position, position, n, record.count
         slot.received_ns, slot.deadline_ns = record.received_ns, record.deadline_ns
-        slot.kind, slot.tier, slot.plan = record.kind, record.tier, record.plan
-        slot.late, slot.expired = record.late, record.expired
+        slot.kind, slot.tier, slot.plan, slot.expired = record.kind, record.tier, record.plan, record.expired
         if with_vectors:
             _take_over(slot, &decisions[n])
             _fill(slot, &batch.sent.vectors[n])
@@ -111,7 +110,7 @@ def newest_of(decisions):
     return newest
 
 
-def apply_keys(decisions, keys, uint32_t stream, uint32_t generation, uint64_t position, int64_t received_ns):
+def apply_keys(decisions, keys, uint32_t stream, uint32_t generation, int64_t received_ns):
     """Writes key rows as decided; twice is once. Gives the indexes of decisions whose key took its row by it."""
     cdef uint64_t count = 0, known = 0, n
     cdef const vector_decision *decision = <const vector_decision *> items_address(
@@ -126,12 +125,12 @@ def apply_keys(decisions, keys, uint32_t stream, uint32_t generation, uint64_t p
             row = &rows[decision.key]
             if not row.taken or row.generation != decision.generation:
                 memcpy(row.symbol, decision.symbol, SYMBOL_MAX)
-                row.symbol_bytes, row.stream, row.stream_generation = decision.symbol_bytes, stream, generation
+                row.stream, row.stream_generation = stream, generation
                 row.generation, row.taken = decision.generation, 1
                 taken.append(n)
             if not decision.outside:
                 row.last_ns, row.minute = decision.event_ns, decision.minute
                 row.step, row.depth = decision.step, decision.depth
-            row.used, row.used_ns = position, received_ns
+            row.used_ns = received_ns
         decision += 1
     return taken

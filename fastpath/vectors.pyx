@@ -273,7 +273,7 @@ cdef void _find(key_place *key, const key_row *found, int64_t row) noexcept nogi
 cdef void _place(vector_decision *decision, key_place *key, uint32_t history, bint late, uint32_t hole_steps_max) noexcept nogil:
     cdef int64_t empty
     if key.fresh:
-        decision.opens, decision.fresh, decision.history_count = 1, 1, min(history, <uint32_t> HISTORY_MAX)
+        decision.opens, decision.history_count = 1, min(history, <uint32_t> HISTORY_MAX)
         key.depth = decision.history_count
         key.fresh = False
     elif late or decision.event_ns <= key.last_ns:

@@ -84,7 +84,6 @@ def _head(slot, answer, position, taken_ns):
     answer.reason = slot.reason
     answer.kind = slot.kind
     answer.tier = slot.tier
-    answer.late = slot.late
     answer.symbol_bytes = slot.symbol_bytes
     answer.symbol[:] = slot.symbol
     answer.status = REJECTED if slot.reason != 0 else 0

@@ -54,20 +54,9 @@ class Reports:
         if position < 0:
             return False
         slot = self.ring.slots[position & self.ring.mask]
-        detail = refused.detail.encode()[: limits.DETAIL_BYTES_MAX]
-        correlation = about.correlation.encode()[: limits.CORRELATION_ID_BYTES_MAX]
-        slot["epoch"], slot["sequence"], slot["reason"], slot["verified"] = (
-            about.epoch,
-            about.sequence,
-            refused.reason,
-            0,
-        )
-        for name, text in (
-            ("company", about.company.encode()),
-            ("stream", about.stream.encode()),
-            ("detail", detail),
-            ("correlation", correlation),
-        ):
-            slot[name], slot[f"{name}_bytes"] = text, len(text)
+        slot["epoch"], slot["sequence"], slot["reason"] = about.epoch, about.sequence, refused.reason
+        slot["company"], slot["stream"] = about.company.encode(), about.stream.encode()
+        slot["detail"] = refused.detail.encode()[: limits.DETAIL_BYTES_MAX]
+        slot["correlation"] = about.correlation.encode()[: limits.CORRELATION_ID_BYTES_MAX]
         self.ring.publish(position + 1)
         return True

@@ -277,10 +277,9 @@ class Sequencer:
         """The tables, as the record says; doing it twice is doing it once."""
         rows, states = self.shared.streams, self.shared.stream_states
         index, position = head.stream, head.position
-        if not arbiter.use(rows, index, head.generation, position, head.received_ns):
+        if not arbiter.use(rows, index, head.generation, head.received_ns):
             row = rows[index]
             row["company"], row["stream"] = company.encode(), stream.encode()
-            row["company_bytes"], row["stream_bytes"] = len(company), len(stream)
             row["shard"] = shard_of(company, stream)
             row["generation"] = head.generation
             row["taken"] = 1
@@ -297,7 +296,7 @@ class Sequencer:
             minute,
             head.kind == Kind.HEARTBEAT,
         )
-        self.steps.apply(decisions, index, head.generation, company, position, head.received_ns)
+        self.steps.apply(decisions, index, head.generation, company, head.received_ns)
         self._applied[0] = position
 
     def _count_accepted(self, head: records.Head, late: bool, missing: int) -> None:

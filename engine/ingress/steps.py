@@ -56,12 +56,10 @@ class Steps:
             self.tables.keys.forget(name)
         self._reserved = []
 
-    def apply(
-        self, decisions: np.ndarray, stream: int, generation: int, company: str, position: int, received_ns: int
-    ) -> None:
+    def apply(self, decisions: np.ndarray, stream: int, generation: int, company: str, received_ns: int) -> None:
         """Writes the key rows as decided."""
         keys = self.tables.shared.keys
-        for index in apply_keys(decisions, keys, stream, generation, position, received_ns):
+        for index in apply_keys(decisions, keys, stream, generation, received_ns):
             symbol = decisions["symbol"][index].decode()
             self.tables.keys.restore(int(decisions["key"][index]), company, (stream, generation, symbol))
         self._reserved = []

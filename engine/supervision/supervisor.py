@@ -91,7 +91,7 @@ class Supervisor:
         fill_plans(self.manifests, self.shared.plans)
         self._restore()
         self.breakers = Breakers(self.shared.versions, self.shared.children, self.log)
-        self.board["epoch"], self.board["started_ns"] = time.time_ns(), time.monotonic_ns()
+        self.board["epoch"] = time.time_ns()
         self.board["shards"] = [shard % self.workers for shard in range(limits.SHARDS)]
         self.poll = select.poll()
         self.wake_read, self.wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)

@@ -35,7 +35,6 @@ SHARED_FIELDS = (
     "reason",
     "kind",
     "tier",
-    "late",
 )
 WITHIN_S = 10.0
 

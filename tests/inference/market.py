@@ -68,13 +68,7 @@ class Market:
             self.generation,
         )
         slot["step"], slot["depth"], slot["minute"], slot["event_ns"] = place.step, place.depth, minute, event_ns
-        slot["mid"], slot["spread"], slot["indicators"], slot["late"], slot["expired"] = (
-            mid,
-            spread,
-            np.nan,
-            late,
-            expired,
-        )
+        slot["mid"], slot["spread"], slot["indicators"], slot["expired"] = mid, spread, np.nan, expired
         slot["correlation_count"], slot["correlations"][: len(correlations)] = len(correlations), correlations
         slot["symbol"], slot["symbol_bytes"], slot["input"] = f"KEY{key}".encode(), 4, len(self.given) + 1
         self.given.append(slot)

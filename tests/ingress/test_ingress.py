@@ -7,6 +7,7 @@ from typing import Any
 
 import nats
 
+from engine import records
 from engine.bus.frames import encode as frame
 from engine.contract.names import Kind, Reason
 from engine.ingress.main import Ingress
@@ -37,8 +38,8 @@ async def take_all(ingress: Ingress, inputs: int) -> list[tuple[int, int]]:
         ring = shared.requests[0]
         for each in range(position, ring.head):
             slot = ring.slots[each & ring.mask]
-            head = shared.inputs.view(int(slot["record"]), 40).cast("Q")
-            found.append((int(head[4]), int(slot["reason"])))
+            head = records.read(shared.inputs, int(slot["record"]), whole=False).head
+            found.append((head.sequence, int(slot["reason"])))
         position = ring.head
         release(shared)
         shared.bells[INGRESS.row].ring()
@@ -129,7 +130,8 @@ def test_a_flood_of_one_company_delays_another_by_no_more_than_a_turn(
             ingress.pump(0)
             ring = shared.requests[0]
             streams = [
-                int(shared.inputs.view(int(slot["record"]), 88).cast("I")[21]) for slot in ring.slots[: ring.head]
+                records.read(shared.inputs, int(slot["record"]), whole=False).head.stream
+                for slot in ring.slots[: ring.head]
             ]
             assert streams[:6] == [0, 0, 0, 0, 1, 0]  # four messages of a vector each are a turn of their tier
             assert ingress.queues[0].count > 800

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from engine import records
 from engine.contract import names
 from engine.contract.ml.envelope_pb2 import MLProcessingEnvelope
 from engine.contract.names import Bus, Kind, Reason
@@ -210,7 +211,8 @@ def test_a_bad_message_that_claims_another_companys_stream_leaves_it_untouched(
     assert everything(ingress.shared) == before
     assert len(reported(ingress.shared)) == 10
     ingress.take(signed(sent_now(sequence=2), token), SUBJECT, Bus.NATS)
-    assert ingress.shared.requests[0].slots[1]["late"] == 0
+    slot = ingress.shared.requests[0].slots[1]
+    assert records.read(ingress.shared.inputs, int(slot["record"])).head.late == 0
     assert ingress.counters[Count.MISSING] == 0
 
 

@@ -106,7 +106,7 @@ def test_an_idle_stream_leaves_and_what_follows_in_its_row_is_of_a_new_generatio
     returned.next = 7
     made_idle(stand.shared.streams, 0)
     assert now_used(stand, returned, vector(minute=9))
-    assert (stand.last()["step"], stand.last()["late"]) == (240, 0)  # it begins anew, with a window of its own
+    assert (stand.last()["step"], stand.records()[-1].head.late) == (240, 0)  # it begins anew, with a window of its own
 
 
 def test_too_many_keys_of_a_company_are_an_answer_and_cost_nobody_a_key(stand: Stand) -> None:

@@ -42,7 +42,7 @@ def test_each_arrival_is_written_into_the_record_and_the_slot(stand: Stand) -> N
         Arrival.LATE_PREVIOUS,
     ]
     assert [record.head.missing for record in stand.records()] == [0, 0, 2, 0, 0, 1, 0, 0]
-    assert stand.slots()["late"].tolist() == [0, 0, 0, 1, 1, 0, 1, 1]
+    assert [record.head.late for record in stand.records()] == [0, 0, 0, 1, 1, 0, 1, 1]
     assert stand.slots()["outside"].tolist() == [0, 0, 0, 1, 1, 0, 1, 1]
     assert stand.slots()["input"].tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
     assert (stand.count(Count.MISSING), stand.count(Count.LATE)) == (3, 4)
