@@ -49,7 +49,6 @@ STEPS_SPARE = 15  # a microbatch takes no more steps of a key than its window ha
 GAP_MESSAGES_MAX = 256  # of one stream that wait for those before them
 UNRELEASED_BATCHES = 2  # the next input enters a requests ring below this many microbatches of unreleased slots
 INPUTS_IN_FLIGHT_MAX = 1 << 16  # verdict words; a power of two
-INPUT_RECORD_HEAD_MAX = 16 << 10  # of a record: its struct, texts and decisions, without the raw bytes
 REJECTION_SLOTS = 1024  # ring of reports about messages that became no answer
 DETAIL_BYTES_MAX = layout.detail_max  # of a rejection's sentence
 TRACE_BYTES_MAX = 512  # of a traceparent and of a tracestate that is copied; longer ones are left out

@@ -7,8 +7,6 @@ struct has no hidden padding, a slot fits its ring, and related limits agree.
 import numpy as np
 
 slot_bytes = SLOT_BYTES
-indicators = INDICATORS
-correlations_max = CORRELATIONS_MAX
 extra_max = EXTRA_MAX
 history_max = HISTORY_MAX
 horizons = HORIZONS
@@ -17,10 +15,6 @@ contributions_max = CONTRIBUTIONS_MAX
 shap_max = SHAP_MAX
 window = WINDOW
 features = FEATURES
-symbol_max = SYMBOL_MAX
-name_max = NAME_MAX
-user_max = USER_MAX
-roles = ROLES
 plans_max = PLANS_MAX
 ranges_max = RANGES_MAX
 gaps_max = GAPS_MAX
@@ -100,7 +94,6 @@ cdef partition_row _partition_row
 cdef kafka_board _kafka_board
 cdef version_row _version_row
 cdef plan_row _plan_row
-cdef padded_word _padded_word
 cdef ring_cursors _ring_cursors
 cdef doorbell_word _doorbell_word
 cdef arena_header _arena_header
@@ -124,7 +117,6 @@ partition_row_dtype = _dtype("partition_row", <partition_row[:1]> &_partition_ro
 kafka_board_dtype = _dtype("kafka_board", <kafka_board[:1]> &_kafka_board)
 version_row_dtype = _dtype("version_row", <version_row[:1]> &_version_row)
 plan_row_dtype = _dtype("plan_row", <plan_row[:1]> &_plan_row)
-padded_word_dtype = _dtype("padded_word", <padded_word[:1]> &_padded_word)
 ring_cursors_dtype = _dtype("ring_cursors", <ring_cursors[:1]> &_ring_cursors)
 doorbell_word_dtype = _dtype("doorbell_word", <doorbell_word[:1]> &_doorbell_word)
 arena_header_dtype = _dtype("arena_header", <arena_header[:1]> &_arena_header)

@@ -9,7 +9,6 @@ from enum import IntEnum
 from functools import lru_cache
 
 FEATURES_SUBJECT = "ml.v1.features"
-OUTCOMES_SUBJECT = "ml.v1.outcomes"
 PREDICTIONS_SUBJECT = "ml.v1.predictions"
 REJECTIONS_SUBJECT = "ml.v1.rejections"
 DEADLETTER_SUBJECT = "ml.v1.deadletter"

@@ -13,7 +13,6 @@ from engine.inference.jit import kernel
 from fastpath import layout
 
 MASK = layout.window - 1
-INDICATORS = layout.indicators
 FEATURES = layout.features
 FEATURE_NAMES = (
     "move_1",  # of this minute, in standard deviations of a walk with the key's volatility
