@@ -3,7 +3,7 @@
 A process records into its own rows of the shared file; control reads all rows whenever it likes.
 
 What must stay true: a row has one writer. A reader may find a row between two stores, so sums over
-rows take the buckets alone as the truth; `count` and `sum_ns` may be one record apart.
+rows take the buckets alone as the truth; `count`, `sum_ns` and `max_ns` may be one record apart.
 
 Values below 64 ns have a bucket each; above, each octave is cut into 64. The last bucket, from about
 two hours and a quarter, also holds everything larger.
@@ -57,6 +57,8 @@ cdef class Histogram:
         self.words.buckets[_bucket(value)] += 1
         self.words.count += 1
         self.words.sum_ns += value
+        if value > self.words.max_ns:
+            self.words.max_ns = value
 
 
 def bucket_bounds():

@@ -375,4 +375,6 @@ cdef struct arena_header:
 cdef struct histogram_row:              # writer: one process
     uint64_t count
     uint64_t sum_ns
+    uint64_t max_ns
+    uint64_t _free
     uint64_t buckets[BUCKETS]

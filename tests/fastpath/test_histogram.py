@@ -78,9 +78,9 @@ def test_edges(ns: int, bucket: int) -> None:
     assert bucket_of(ns) == bucket
 
 
-def test_count_and_sum_are_kept() -> None:
+def test_count_sum_and_largest_are_kept() -> None:
     row = recorded([5, 1_000, -3, 200])
-    assert (row["count"][0], row["sum_ns"][0]) == (4, 1_205)
+    assert (row["count"][0], row["sum_ns"][0], row["max_ns"][0]) == (4, 1_205, 1_000)
 
 
 def test_history_continues_in_a_successor() -> None:
@@ -95,6 +95,6 @@ def test_example_in_the_documentation_is_true() -> None:
 
 
 def test_other_memory_is_refused() -> None:
-    expected = whole("a histogram needs one row of 19472 bytes, found 38944 bytes")
+    expected = whole("a histogram needs one row of 19488 bytes, found 38976 bytes")
     with pytest.raises(ValueError, match=expected):
         Histogram(np.zeros(2, histogram_row_dtype))
