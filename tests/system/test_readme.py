@@ -12,7 +12,8 @@ TEXT = (ROOT / "README.md").read_text()
 
 def block(language: str, holds: str) -> str:
     """The one fenced block of a language that holds a text."""
-    blocks = [body for body in re.findall(rf"```{language}\n(.*?)```", TEXT, re.S) if holds in body]
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.S | re.M)  # each fence once, so that an end begins nothing
+    blocks = [body for of, body in fenced if of == language and holds in body]
     assert len(blocks) == 1
     return blocks[0]
 
