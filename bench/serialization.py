@@ -143,16 +143,16 @@ def plain(message: Message) -> dict[str, Any]:
 
 
 def measure(every: Sequence[Way], seconds: float) -> list[dict[str, list[int]]]:
-    """ns of each call, by way; rounds until the time is up, after one that counts for nothing."""
-    until, warm = time.monotonic() + seconds, True
+    """ns of each call, by way; rounds until the time is up, one at least, after one that counts for nothing."""
+    until, counted = time.monotonic() + seconds, -1
     found: list[dict[str, list[int]]] = [{"encode": [], "decode": []} for _ in every]
-    while warm or time.monotonic() < until:
+    while counted < 1 or time.monotonic() < until:
+        counted += 1
         for way, times in zip(every, found, strict=True):
             for name in ("encode", "decode"):
                 if (function := getattr(way, name)) is not None:
                     took = [timed(function) for _ in range(CALLS)]
-                    times[name] += [] if warm else took
-        warm = False
+                    times[name] += took if counted else []
     return found
 
 
