@@ -245,13 +245,15 @@ class Sequencer:
 
     def _room(self, size: int) -> int:
         """Where a record of so many bytes may lie; -1: nowhere, until more inputs are done."""
-        for _ in range(2):
-            if self.next_position - self.tail_position < limits.INPUTS_IN_FLIGHT_MAX:
-                byte_position = self.shared.inputs.claim(size)
-                if byte_position >= 0:
-                    return byte_position
+        byte_position = self._claimed(size)
+        if byte_position < 0:
             self.advance_tail()
-        return -1
+            byte_position = self._claimed(size)
+        return byte_position
+
+    def _claimed(self, size: int) -> int:
+        is_full = self.next_position - self.tail_position >= limits.INPUTS_IN_FLIGHT_MAX
+        return -1 if is_full else self.shared.inputs.claim(size)
 
     def _publish_slots(self, record: records.Record, byte_position: int) -> None:
         """After a restart: the slots of a record, where the ring lacks them."""
