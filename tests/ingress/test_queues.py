@@ -147,9 +147,11 @@ def test_beyond_the_bound_a_name_alone_waits_in_its_turn_and_beyond_twice_the_bo
     assert queue.put(made("quiet"))
     assert not queue.is_full("quiet")
     assert queue.count == 7
-    out = [each for each in taken(queue, 100) if name(each)[0] == "flood"]
+    everyone = taken(queue, 100)
+    out = [each for each in everyone if name(each)[0] == "flood"]
     assert [(name(each)[1], each.overloaded) for each in out] == [(n, n >= 3) for n in range(6)]
     assert [len(each.envelope.payload) > 0 for each in out] == [True] * 3 + [False] * 3
+    assert [len(each.envelope.payload) > 0 for each in everyone if name(each)[0] == "quiet"] == [True]
     assert queue.count == 0
     assert queue.put(made("flood"))
 
