@@ -1,6 +1,7 @@
 """A gap is waited for while another bus may fill it, and no longer."""
 
 import asyncio
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from engine.bus.frames import encode as frame
 from engine.contract.names import Bus
 from engine.ingress.admission import Message
 from engine.ingress.gaps import GapWait
-from engine.shared import INGRESS, BusState, Count, Shared, Stage
+from engine.shared import INGRESS, BusState, Count, Shared, Stage, ring_bell
 from tests.egress.role import Server
 from tests.egress.stand import run, until
 from tests.ingress.role import SUBJECT, at_work, opened, settings_for, signed
@@ -200,5 +201,23 @@ def test_nothing_goes_before_what_waited_and_has_no_room_now(
             ingress.take(good(token, 4), SUBJECT, Bus.NATS)
             assert ingress.queues[0].count == 1
         assert await take_all(ingress, 3) == [(1, 0), (3, 0), (4, 0)]
+
+    run(main())
+
+
+def test_what_moves_on_when_its_wait_is_over_wakes_its_worker(
+    shared: Shared, issuer: Issuer, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        ingress = opened(shared, settings_for(issuer))
+        monkeypatch.setattr(ingress, "_gap_wait_ns", lambda: 20_000_000)
+        for sequence in (1, 3):
+            ingress.take(good(token, sequence), SUBJECT, Bus.NATS)
+        bell = shared.bells[ring_bell(0)]
+        bell.wake()
+        bell.sleep()
+        assert shared.requests[0].head == 1
+        await until(lambda: shared.requests[0].head == 2, "the wait is over")
+        assert os.eventfd_read(bell.fd) == 1
 
     run(main())
