@@ -1,10 +1,10 @@
 """The ingress process: buses in, requests rings out.
 
-Owns its bus connections and the queues before acceptance; through the sequencer it is the only writer
-of `inputs`, of the requests rings' heads and of the stream and key tables. What must stay true: it
-waits for nobody. Where there is no room a message waits in its company's bounded queue, then leaves its
-name, then is counted and shows as a gap. Reading costs little and accepting much, so all that came is
-read before more is accepted, and messages wait in the queues, where turns are fair, not on the buses.
+Owns its bus connections and the queues before acceptance; through the sequencer it is the only writer of `inputs`,
+of the requests rings' heads and of the stream and key tables. What must stay true: it waits for nobody. Where there
+is no room a message waits in its company's bounded queue, then leaves its name, then is counted and shows as a gap.
+Reading costs little and accepting much, so all that came is read before more is accepted, and messages wait in the
+queues, where turns are fair, not on the buses.
 """
 
 import asyncio
@@ -185,8 +185,7 @@ class Ingress:
         """Moves what waits for a worker into its ring, as far as there is room and time."""
         if self.broken is not None:
             return
-        queue = self.queues[worker]
-        bell = self.shared.bells[ring_bell(worker)]
+        queue, bell = self.queues[worker], self.shared.bells[ring_bell(worker)]
         unverified = int(self.counters[Count.UNVERIFIED])
 
         def accept(message: admission.Message) -> bool:
@@ -240,7 +239,7 @@ class Ingress:
 
     def _waits_for_other_bus(self, message: admission.Message) -> bool | None:
         """True: kept, those missing before it may still come. False: no room for one before it. None: its turn."""
-        wait_ns, name = self._gap_wait_ns(), (message.envelope.company_id, message.envelope.service_source)
+        wait_ns, name = self._gap_wait_ns(message.bus), (message.envelope.company_id, message.envelope.service_source)
         if wait_ns == 0 or not self.sequencer.leaves_gap(message):
             # A bus went away, or an epoch began, while others waited: they go first, or would be late.
             while self.gaps.count and self.gaps.precedes(message):
@@ -254,10 +253,11 @@ class Ingress:
             self._gap_timer = asyncio.get_running_loop().call_later(GAPS_S, self._gaps_due)
         return True
 
-    def _gap_wait_ns(self) -> int:
-        """As long as the other bus lags; 0 where a single bus is up, or nothing more is taken."""
-        up = (self._nats_state[0] == BusState.UP) + (self._kafka_state[0] == BusState.UP) + bool(self.sources.producers)
-        if up < 2 or self._draining:
+    def _gap_wait_ns(self, bus: Bus) -> int:
+        """As long as another bus lags than a message's own; 0: none is up, or nothing more is taken."""
+        nats, kafka = self._nats_state[0] == BusState.UP, self._kafka_state[0] == BusState.UP
+        others = (bus != Bus.NATS and nats, bus != Bus.KAFKA and kafka, bus != Bus.LOCAL and self.sources.producers)
+        if self._draining or not any(others):
             return 0
         low_ns, high_ns = self.settings.bus.gap_wait_ms * 1_000_000, self.settings.engine.deadline_ms * 500_000
         return min(max(self._lag_ns, low_ns), high_ns)

@@ -13,7 +13,7 @@ from engine.bus.frames import encode as frame
 from engine.contract.names import Bus
 from engine.ingress.admission import Message
 from engine.ingress.gaps import GapWait
-from engine.shared import INGRESS, BusState, Count, Shared, Stage, ring_bell
+from engine.shared import INGRESS, KAFKA, BusState, Count, Shared, Stage, ring_bell
 from tests.egress.role import Server
 from tests.egress.stand import run, until
 from tests.ingress.role import SUBJECT, at_work, opened, settings_for, signed
@@ -134,6 +134,25 @@ def test_with_one_bus_a_gap_is_not_waited_for(buses: Any) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("first", [Bus.NATS, Bus.KAFKA])
+def test_a_message_shows_that_its_own_bus_is_up_before_anybody_says_so(
+    shared: Shared, issuer: Issuer, token: str, first: Bus
+) -> None:
+    """A connection that comes up again brings messages at once, and is told of a little later."""
+    other = Bus.KAFKA if first == Bus.NATS else Bus.NATS
+    row, word = {Bus.NATS: (INGRESS.row, "bus_nats"), Bus.KAFKA: (KAFKA.row, "bus_kafka")}[other]
+    shared.children[row][word] = BusState.UP
+
+    async def main() -> None:
+        ingress = opened(shared, settings_for(issuer))
+        for bus, sequence in ((other, 1), (first, 3), (other, 2)):
+            ingress.take(good(token, sequence), SUBJECT, bus)
+        assert await take_all(ingress, 3) == [(1, 0), (2, 0), (3, 0)]
+        assert ingress.counters[Count.LATE] == 0
+
+    run(main())
+
+
 def test_the_other_buss_lag_is_measured_and_waited_for(buses: Any) -> None:
     async def main() -> None:
         async with buses(1) as both:
@@ -141,7 +160,7 @@ def test_the_other_buss_lag_is_measured_and_waited_for(buses: Any) -> None:
             both.by_local(1, 2, 3)
             await until(lambda: both.ingress.counters[Count.DUPLICATES] == 3, "the second copies")
             await until(lambda: both.ingress._lag_ns > 0, "the lag is known")
-            assert both.ingress._gap_wait_ns() == max(both.ingress._lag_ns, 1_000_000)
+            assert both.ingress._gap_wait_ns(Bus.NATS) == max(both.ingress._lag_ns, 1_000_000)
 
     run(main())
 
@@ -189,10 +208,10 @@ def test_nothing_goes_before_what_waited_and_has_no_room_now(
 ) -> None:
     async def main() -> None:
         ingress = opened(shared, settings_for(issuer))
-        monkeypatch.setattr(ingress, "_gap_wait_ns", lambda: LONG_MS * 1_000_000)
+        monkeypatch.setattr(ingress, "_gap_wait_ns", lambda bus: LONG_MS * 1_000_000)
         for sequence in (1, 3):
             ingress.take(good(token, sequence), SUBJECT, Bus.NATS)
-        monkeypatch.setattr(ingress, "_gap_wait_ns", lambda: 0)
+        monkeypatch.setattr(ingress, "_gap_wait_ns", lambda bus: 0)
         with monkeypatch.context() as meanwhile:
             take = ingress.sequencer.take
             meanwhile.setattr(
@@ -210,7 +229,7 @@ def test_what_moves_on_when_its_wait_is_over_wakes_its_worker(
 ) -> None:
     async def main() -> None:
         ingress = opened(shared, settings_for(issuer))
-        monkeypatch.setattr(ingress, "_gap_wait_ns", lambda: 20_000_000)
+        monkeypatch.setattr(ingress, "_gap_wait_ns", lambda bus: 20_000_000)
         for sequence in (1, 3):
             ingress.take(good(token, sequence), SUBJECT, Bus.NATS)
         bell = shared.bells[ring_bell(0)]

@@ -17,11 +17,13 @@ def stream_of(count: int) -> Stream:
     return stream
 
 
-def answer(sequence: int, late: bool = False, value: float = 1.0, took_ms: float = 0.1) -> tuple[str, str, bytes]:
+def answer(
+    sequence: int, late: bool = False, value: float = 1.0, took_ms: float = 0.1, gaps: int = 0
+) -> tuple[str, str, bytes]:
     batch = MLPredictionBatch(
         user_id="feed", company_id="acme", source_id="feed", source_epoch=7, source_sequence=sequence, late=late
     )
-    batch.predictions.add(symbol="EURUSD", status=OK, predicted_value=value)
+    batch.predictions.add(symbol="EURUSD", status=OK, predicted_value=value, window_gaps=gaps)
     batch.performance_metrics.inference_time_ms = took_ms
     envelope = MLProcessingEnvelope(
         message_type="ml_inference",
@@ -76,8 +78,9 @@ def test_other_answers_than_an_undisturbed_run_gave_are_changed() -> None:
     assert bad(answer(1), count=1, twin=twin) == {"changed": ["nats: acme/feed/7/1"]}
 
 
-def test_only_after_the_loss_of_an_engine_one_of_two_answers_may_be_late() -> None:
-    readers = {"nats": reader_of(answer(1)), "kafka": reader_of(answer(1, late=True, value=2.0))}
+@pytest.mark.parametrize("other", [answer(1, late=True, value=2.0), answer(1, gaps=1, value=2.0)])
+def test_only_after_the_loss_of_an_engine_one_of_two_answers_may_be_late_or_know_of_a_gap(other) -> None:
+    readers = {"nats": reader_of(answer(1)), "kafka": reader_of(other)}
     assert check([stream_of(1)], readers, ENGINE).bad() == {"changed": ["kafka: acme/feed/7/1"]}
     assert check([stream_of(1)], readers, ENGINE, engine_lost=True).bad() == {}
     readers["kafka"] = reader_of(answer(1, value=2.0))
