@@ -1,6 +1,7 @@
 """Senders that move between buses, and engines that lose everything: what is on Kafka is never lost."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import nats
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 
 from tests.system.buses import Both, on_both
-from tests.system.place import Place, a_place, next_message, traffic, whole_again
+from tests.system.place import Place, a_place, next_message, traffic, undisturbed, whole_again
 from tests.system.servers import Issuer, until
 from tests.system.test_life import assert_nothing_left
 from tests.system.traffic import Stream, eventually, paced
@@ -19,6 +21,8 @@ from tests.system.traffic import Stream, eventually, paced
 PER_S = 150
 BOTH_S = 3.0  # as long a returned sender says everything on both buses: the engine may return after it
 KILLS = 10
+FEATURES = "ml.v1.features"
+SLOWLY = 50  # so that each record is seen by itself
 AWAY = '"message":"nats is away'
 
 
@@ -192,3 +196,39 @@ def test_everything_killed_at_once_and_started_again_answers_all_that_was_unansw
             assert len(found.doubled) < found.sent / 4, "only what was on its way is repeated"
 
     asyncio.run(main())
+
+
+def rewind(place: Place) -> int:
+    """The record from which windows would be filled, as the group's commit has it."""
+    consumer = Consumer({"bootstrap.servers": place.broker.bootstrap, "group.id": f"tickpath-{place.engine.name}"})
+    with contextlib.closing(consumer):
+        partitions = consumer.list_topics(FEATURES, timeout=20).topics[FEATURES].partitions
+        found = consumer.committed([TopicPartition(FEATURES, each) for each in partitions], timeout=20)
+    return max(int((each.metadata or "=0").partition("=")[2]) for each in found)
+
+
+def test_a_lost_engines_successor_fills_windows_that_say_the_same_to_the_bit(tmp_path, issuer):
+    """After more minutes than the oldest row that a model reads was computed from: not all of them are read again."""
+    with a_place(tmp_path, issuer) as place:
+        (stream,) = place.streams("long", 1)
+
+        async def main() -> Both:
+            async with on_both(place.bus.url, place.broker.bootstrap) as both:
+                await traffic([stream], both.over_both, SLOWLY, SLOWLY * 14)
+                await both.all_answered([stream], 15)
+                await asyncio.to_thread(until, lambda: rewind(place) > 0, 10, "less than all is read again")
+                assert place.engine.handle is not None
+                pids = place.engine.children()
+                place.engine.handle.kill()
+                place.engine.handle.wait()
+                assert_nothing_left(place.engine, pids, within_s=5)
+                await asyncio.to_thread(lambda: place.engine.start().wait_ready(60))
+                await whole_again(place)
+                await traffic([stream], both.over_both, PER_S, PER_S)
+                await both.all_answered([stream], 15)
+            return both
+
+        both = asyncio.run(main())
+        assert place.engine.stop() == 0
+    twin = undisturbed(tmp_path, issuer, [stream], both, intervals=False)
+    assert place.check([stream], both, twin, engine_lost=True).bad(but=("doubled",)) == {}
