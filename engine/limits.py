@@ -26,7 +26,7 @@ RESTART_YOUNG_S = 5  # ... each this soon after its start
 NAME_WAIT_S = 2.0  # how long a start waits for an engine of the same name to go
 
 # -- models ----------------------------------------------------------------------------------------
-LANES_BYTES_MAX = 128 << 20  # of the windows in flight of all price models, in one worker
+LANES_BYTES_MAX = 256 << 20  # of the windows in flight of all price models, in one worker
 REHEARSED_NS = 100_000  # a model that takes longer is not run again to warm caches: what comes would wait for it
 REHEARSED_IDLE_NS = 1_000_000  # and only a worker that had nothing to do for this long has cold caches
 ONCE_RUNG_NS = 300_000  # that a worker goes on looking where ingress rang for what it is about to publish

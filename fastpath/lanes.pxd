@@ -7,6 +7,7 @@ from fastpath.lstm cimport Network, network
 cdef enum:
     NOBODY = -1
     TOGETHER = 3                        # lanes that read a weight at the same time
+    KEPT_TURNS = 4                      # a block is given away after so many answers for each block without one of its own
 
 cdef struct block:
     int64_t key                         # NOBODY: free
@@ -27,6 +28,7 @@ cdef class Lanes:
     cdef network *net
     cdef long floats, span, inputs
     cdef int64_t answers
+    cdef int64_t taken_until            # count of answers up to which no block may be given away
     cdef list kept                      # what the pointers point into
     cdef block *of
     cdef float *memory

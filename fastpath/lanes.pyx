@@ -43,7 +43,8 @@ cdef class Lanes:
     Parameters
     ----------
     network : whose windows these are
-    blocks : keys that may have lanes at a time; the one that was not used for longest makes room
+    blocks : keys that may have lanes at a time. One that was not used for long makes room for another; of more keys in
+        turn some have lanes always, where the oldest's going first would leave none with any
     """
 
     def __init__(self, Network network not None, long blocks):
@@ -78,7 +79,7 @@ cdef class Lanes:
         for b in range(self.blocks):
             self.of[b].key, self.of[b].used, self.of[b].queued = NOBODY, 0, False
         self.queue_first = self.waiting = 0
-        self.half_block = NOBODY
+        self.half_block, self.taken_until = NOBODY, 0
 
     def bind(self, rows, columns, closing, key, generation, step, plain, chances):
         """The arrays of a microbatch, whose n-th entries are those of its n-th slot, at any distance.
@@ -183,16 +184,21 @@ cdef class Lanes:
         cdef long b
         if key < 0 or key >= self.of_key.shape[0] or step < self.span or self.blocks == 0:
             return NOBODY
+        self.answers += 1
         b = self.of_key[key]
         if b == NOBODY:
+            if self.answers < self.taken_until:
+                return NOBODY
             b = self._oldest()
             if self.of[b].key != NOBODY:
+                self.taken_until = self.of[b].used + KEPT_TURNS * self.blocks
+                if self.answers < self.taken_until:
+                    return NOBODY
                 self.of_key[self.of[b].key] = NOBODY
             self.of_key[key] = <int32_t> b
             self._begin(b, key, generation, step, rows)
         elif self.of[b].generation != generation or not self._slide(b, step, rows):
             self._begin(b, key, generation, step, rows)
-        self.answers += 1
         self.of[b].used = self.answers
         return b
 

@@ -185,13 +185,20 @@ def test_a_minute_is_worked_off_in_pieces_and_an_answer_between_them_runs_what_i
     assert made_up(slot, rows, 102) <= 1
 
 
-def test_lanes_are_bounded_and_the_key_that_was_not_used_for_longest_makes_room():
+def test_lanes_are_bounded_and_a_key_that_was_not_used_for_long_makes_room():
     slot, rows = steady(blocks=2)
-    for key in (0, 1, 0, 2):
+    for key in (0, 1, 0, 1):
         made_up(slot, rows, 100, key)
-    assert [made_up(slot, rows, 100, key) for key in (2, 0, 1)] == [0, 0, 49]
+    assert [made_up(slot, rows, 100, 2) for _ in range(8)] == 7 * [49] + [0]  # four answers a block
+    assert [made_up(slot, rows, 100, key) for key in (2, 1, 0)] == [0, 0, 49]
     assert made_up(slot, rows, 100, 7) == 49
     assert made_up(slot, rows, 100, 8) == made_up(slot, rows, 100, 8) == 49  # no such key: never a lane
+
+
+def test_of_more_keys_in_turn_than_have_room_some_have_lanes_always():
+    slot, rows = steady(blocks=2)
+    turns = [[made_up(slot, rows, 100, key) for key in range(4)] for _ in range(20)]
+    assert turns == [[49, 49, 49, 49], *19 * [[0, 0, 49, 49]]]
 
 
 def test_a_window_that_does_not_reach_back_far_enough_has_no_lanes():

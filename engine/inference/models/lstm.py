@@ -67,10 +67,14 @@ class PriceModel:
         session.run()
         return np.concatenate([session.out["move"][0], session.out["rise"][0]])
 
-    def keep_lanes(self, most_bytes: int) -> Lanes:
-        """Windows in flight for as many keys as fit; without, each window runs whole."""
-        network = self._lanes.network
-        self._lanes, self._bound = Lanes(network, most_bytes // block_bytes(network)), None
+    @property
+    def lanes_bytes(self) -> int:
+        """Of one key."""
+        return block_bytes(self._lanes.network)
+
+    def keep_lanes(self, keys: int) -> Lanes:
+        """Windows in flight for so many keys; without, each window runs whole."""
+        self._lanes, self._bound = Lanes(self._lanes.network, keys), None
         return self._lanes
 
     def run(self, slots: list[int], batch: Batch, output: Output, importance: np.ndarray) -> None:
