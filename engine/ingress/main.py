@@ -255,9 +255,9 @@ class Ingress:
 
     def _gap_wait_ns(self, bus: Bus) -> int:
         """As long as another bus lags than a message's own; 0: none is up, or nothing more is taken."""
-        nats, kafka = self._nats_state[0] == BusState.UP, self._kafka_state[0] == BusState.UP
-        others = (bus != Bus.NATS and nats, bus != Bus.KAFKA and kafka, bus != Bus.LOCAL and self.sources.producers)
-        if self._draining or not any(others):
+        nats = self._nats_state[0] == BusState.UP and bus != Bus.NATS
+        kafka = self._kafka_state[0] == BusState.UP and bus != Bus.KAFKA
+        if self._draining or not (nats or kafka or (self.sources.producers and bus != Bus.LOCAL)):
             return 0
         low_ns, high_ns = self.settings.bus.gap_wait_ms * 1_000_000, self.settings.engine.deadline_ms * 500_000
         return min(max(self._lag_ns, low_ns), high_ns)
