@@ -251,8 +251,8 @@ class Predictor:
         self._minutes = {row: model.manifest.closed_minutes for row, model in self.models.items()}
         own = [model for model in self.models.values() if isinstance(model, PriceModel) and not model.unfit]
         self._patterns = [model for model in self.models.values() if isinstance(model, PatternModel)]
-        keys = limits.LANES_BYTES_MAX // max(1, sum(model.lanes_bytes for model in own))
-        self._lanes = [model.keep_lanes(keys) for model in own]
+        key_bytes = sum(model.lanes_bytes for model in own)
+        self._lanes = [model.keep_lanes(limits.LANES_BYTES_MAX // key_bytes) for model in own]
         self._requests = np.empty(0)  # the next microbatch tells them how many keys there are
 
     def _run_models(self, count: int) -> None:
